@@ -1,0 +1,124 @@
+package authserver
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/caddy-mcp/mcpauth/bearer"
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+// Provider does what an authorization server decides for itself; the Server
+// around it speaks the protocol. It is the Go form of the SDK's
+// OAuthServerProvider.
+//
+// Methods are called concurrently, with a context that ends after the
+// request's time budget. An *oauth.Error goes to the client as it is; any
+// other error becomes server_error and is logged.
+//
+// More is found by type assertion: Revoker, PKCESkipper and IssParameter on the
+// provider, Registrar on its ClientStore. An endpoint exists, and is
+// advertised, only if its interface does.
+type Provider interface {
+	// Clients returns the store of registered clients.
+	Clients() ClientStore
+	// Authorize starts the authorization: it shows a page or redirects. The
+	// client, its redirect URI, PKCE, scope and resource have been checked. It
+	// has answered when it returns nil, and has written nothing when it returns
+	// an error, which then goes to the redirect URI.
+	Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Client, p AuthorizationParams) error
+	// ChallengeForCode returns the PKCE challenge (S256) that the code was
+	// issued for, oauth.ErrInvalidGrant if the code is not this client's.
+	ChallengeForCode(ctx context.Context, c *oauth.Client, code string) (string, error)
+	// ExchangeCode redeems an authorization code. It must hold the code to its
+	// client, redirect URI and resource, and let it be used once.
+	ExchangeCode(ctx context.Context, c *oauth.Client, x CodeExchange) (*oauth.Tokens, error)
+	// ExchangeRefreshToken answers with new tokens. A dead refresh token is
+	// oauth.ErrInvalidGrant, passing trouble is oauth.ErrTemporarilyUnavailable.
+	ExchangeRefreshToken(ctx context.Context, c *oauth.Client, x RefreshExchange) (*oauth.Tokens, error)
+	bearer.Verifier
+}
+
+// ClientStore finds registered clients.
+type ClientStore interface {
+	// GetClient returns the client with this id, oauth.ErrInvalidClient if there
+	// is none. The returned value is not changed by the caller.
+	GetClient(ctx context.Context, clientID string) (*oauth.Client, error)
+}
+
+// Registrar is a ClientStore that takes dynamic registrations (RFC 7591).
+type Registrar interface {
+	// RegisterClient registers c, whose metadata has been checked and which
+	// carries a fresh id, and a secret if its method needs one, unless
+	// Config.NoClientIDGeneration is set. It returns what the client is to be
+	// told; a store that chooses its own credentials replaces those given.
+	RegisterClient(ctx context.Context, c *oauth.Client) (*oauth.Client, error)
+}
+
+// Revoker is a Provider that revokes tokens (RFC 7009).
+type Revoker interface {
+	// RevokeToken revokes the token if it belongs to the client. One that is
+	// unknown, dead or another client's is no error.
+	RevokeToken(ctx context.Context, c *oauth.Client, x Revocation) error
+}
+
+// PKCESkipper is a Provider whose upstream checks the code verifier, the SDK's
+// skipLocalPkceValidation. If SkipPKCE returns true, ChallengeForCode is not
+// called.
+type PKCESkipper interface{ SkipPKCE() bool }
+
+// IssParameter is a Provider that says whether the authorization response
+// carries the iss parameter of RFC 9207. Without this interface it does.
+type IssParameter interface{ SupportsIssParameter() bool }
+
+// AuthorizationParams is a checked authorization request.
+type AuthorizationParams struct {
+	// State is the client's opaque value, "" if it sent none.
+	State string
+	// Scopes are the requested scopes without repetition; nil if none was named.
+	Scopes []string
+	// RedirectURI is where the answer goes, byte for byte as requested, or the
+	// client's only registered one if the request named none.
+	RedirectURI string
+	// RedirectURIOmitted tells that the request named no redirect_uri.
+	RedirectURIOmitted bool
+	// CodeChallenge is the S256 challenge, 43 characters of base64url.
+	CodeChallenge string
+	// Resource is the canonical identifier of the resource asked for
+	// (RFC 8707), "" if the request named none.
+	Resource string
+	// Issuer is this server's issuer, for the iss parameter; "" if the answer
+	// carries none.
+	Issuer string
+	// Prompt, Nonce, LoginHint, MaxAge, UILocales and ACRValues are the
+	// parameters of OpenID Connect Core §3.1.2.1, "" if absent.
+	Prompt, Nonce, LoginHint, MaxAge, UILocales, ACRValues string
+}
+
+// CodeExchange is a token request with grant_type=authorization_code.
+type CodeExchange struct {
+	Code string
+	// Verifier is the PKCE verifier. It has been checked against the challenge
+	// unless the provider is a PKCESkipper.
+	Verifier string
+	// RedirectURI is "" if the request named none.
+	RedirectURI string
+	// Resource is the canonical identifier, "" if the request named none.
+	Resource string
+}
+
+// RefreshExchange is a token request with grant_type=refresh_token.
+type RefreshExchange struct {
+	RefreshToken string
+	// Scopes are nil if the request named none.
+	Scopes []string
+	// Resource is the canonical identifier, "" if the request named none.
+	Resource string
+}
+
+// Revocation is a revocation request (RFC 7009 §2.1).
+type Revocation struct {
+	Token string
+	// TokenTypeHint is "access_token", "refresh_token", some other hint, or "".
+	TokenTypeHint string
+}

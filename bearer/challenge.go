@@ -1,0 +1,109 @@
+package bearer
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+// The descriptions of the SDK's requireBearerAuth, which clients show.
+const (
+	missingAuthorization   = "Missing Authorization header"
+	malformedAuthorization = "Invalid Authorization header format, expected 'Bearer TOKEN'"
+	notForThisResource     = "Token was not issued for this resource"
+	noExpiry               = "Token has no expiration time"
+	expired                = "Token has expired"
+	insufficientScope      = "Insufficient scope"
+)
+
+// retryAfter is how many seconds a client should wait when a token cannot be
+// judged now.
+const retryAfter = "5"
+
+// refusal is an answer to a request that must not go on.
+type refusal struct {
+	err *oauth.Error
+	// noCredentials says that no token was sent: the challenge then names no
+	// error (RFC 6750 §3.1).
+	noCredentials bool
+	// scopes and metadataURL are for the challenge, if there is one.
+	scopes      []string
+	metadataURL string
+}
+
+// challenge returns the value of WWW-Authenticate; "" if the answer has none.
+// Every 401 has one, and every 403 for missing scopes. Another 403 has none, so
+// that clients do not ask for more scopes in a loop (SECURITY §7).
+func (f *refusal) challenge() string {
+	if f.err.HTTPStatus() != http.StatusUnauthorized && f.err.Code != oauth.ErrInsufficientScope.Code {
+		return ""
+	}
+	params := make([][2]string, 0, 4)
+	if !f.noCredentials {
+		params = append(params, [2]string{"error", f.err.Code})
+		if description := oauth.CleanDescription(f.err.Description); description != "" {
+			params = append(params, [2]string{"error_description", description})
+		}
+	}
+	if len(f.scopes) > 0 {
+		params = append(params, [2]string{"scope", oauth.JoinScope(f.scopes)})
+	}
+	if f.metadataURL != "" {
+		params = append(params, [2]string{"resource_metadata", f.metadataURL})
+	}
+	if len(params) == 0 {
+		return "Bearer"
+	}
+	return oauth.FormatChallenge("Bearer", params...)
+}
+
+// write sends the refusal. It is the only place of the module that writes 401
+// or 403 for a guarded request.
+func (f *refusal) write(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	if challenge := f.challenge(); challenge != "" {
+		h.Set("WWW-Authenticate", challenge)
+	}
+	switch f.err.HTTPStatus() {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", retryAfter)
+		}
+	}
+	writeError(w, r, f.err)
+}
+
+// writeError sends err as {"error", "error_description"}, never stored.
+func writeError(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
+	body, marshalErr := err.MarshalJSON()
+	if marshalErr != nil { // an Error is two or three strings
+		body = []byte(`{"error":"server_error","error_description":"Internal Server Error"}`)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, r, err.HTTPStatus(), body)
+}
+
+// writeJSON sends a JSON document, to a HEAD request its header only.
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client is gone: nothing to do about it
+	}
+}
+
+// addVary adds name to the Vary header unless it is there.
+func addVary(h http.Header, name string) {
+	for _, value := range h["Vary"] {
+		for field := range strings.SplitSeq(value, ",") {
+			if field = strings.TrimSpace(field); field == "*" || strings.EqualFold(field, name) {
+				return
+			}
+		}
+	}
+	h.Add("Vary", name)
+}

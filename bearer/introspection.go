@@ -1,0 +1,355 @@
+package bearer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+const (
+	// maxCache is how long an answer may be believed at most: so long a revoked
+	// token still works.
+	maxCache = 30 * time.Second
+	// refusalCache is how long the refusal of a token is remembered.
+	refusalCache = 5 * time.Second
+	// maxIntrospection bounds an introspection answer, in bytes, since answers
+	// are kept in memory.
+	maxIntrospection = 64 << 10
+	// credentialsGap is the least time between two log lines that say that the
+	// endpoint refuses our own credentials.
+	credentialsGap = time.Minute
+)
+
+// IntrospectionConfig says how to ask an authorization server about tokens
+// (RFC 7662). One of URL and Discovery, ClientID and ClientSecret are required.
+type IntrospectionConfig struct {
+	// URL is the introspection endpoint. If empty, the metadata held by
+	// Discovery says it.
+	URL       string
+	Discovery *Discovery
+	// ClientID and ClientSecret are our own credentials at that endpoint.
+	ClientID     string
+	ClientSecret string
+	// AuthMethod is how they are sent: basic (default, RFC 6749 §2.3.1) or post.
+	AuthMethod string
+	// Issuer is what iss must be if the answer has one, and whose tokens they
+	// are if it has none. Default: the issuer of Discovery.
+	Issuer string
+	// Skew is how far the issuer's clock may differ from ours, 60 s if 0, none
+	// if below 0.
+	Skew time.Duration
+	// MaxCache is how long a good answer is believed, at most and by default
+	// 30 s, never beyond the token's exp. Below 0, good answers are not kept.
+	MaxCache time.Duration
+	// CacheSize is how many answers are kept, 10 000 if 0.
+	CacheSize int
+	// Client makes the requests; nil is a client bounded in time and size. Its
+	// redirect policy is not used: redirects are never followed.
+	Client *http.Client
+	// Logger gets what the operator has to do something about; nil discards it.
+	Logger *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// IntrospectionVerifier is a Verifier that asks the authorization server about
+// each token. Concurrent requests with one token share one question.
+type IntrospectionVerifier struct {
+	config  IntrospectionConfig
+	client  *http.Client
+	cache   *otter.Cache[[sha256.Size]byte, introspected]
+	flights singleflight.Group
+
+	mu         sync.Mutex
+	complained time.Time // when the refusal of our credentials was last logged
+}
+
+// introspected is what became of a token, to be believed until then.
+type introspected struct {
+	info  *oauth.TokenInfo
+	err   error
+	until time.Time
+}
+
+// NewIntrospectionVerifier checks the configuration. It does no I/O.
+func NewIntrospectionVerifier(c IntrospectionConfig) (*IntrospectionVerifier, error) {
+	switch {
+	case c.URL == "" && c.Discovery == nil:
+		return nil, errors.New("an introspection verifier needs a URL or discovery")
+	case c.ClientID == "" || c.ClientSecret == "":
+		return nil, errors.New("an introspection verifier needs a client id and a client secret, for RFC 7662 endpoints answer nobody else")
+	case c.URL != "":
+		if err := checkURL("introspection URL", c.URL); err != nil {
+			return nil, err
+		}
+	}
+	switch c.AuthMethod {
+	case "":
+		c.AuthMethod = "basic"
+	case "basic", "post":
+	default:
+		return nil, fmt.Errorf("%q is no client authentication method of introspection; use basic or post", c.AuthMethod)
+	}
+	if c.Issuer == "" && c.Discovery != nil {
+		c.Issuer = c.Discovery.Issuer()
+	}
+	if c.MaxCache == 0 || c.MaxCache > maxCache {
+		c.MaxCache = maxCache
+	}
+	if c.CacheSize <= 0 {
+		c.CacheSize = 10_000
+	}
+	c.Skew, c.Now, c.Logger = skewOr(c.Skew), clockOr(c.Now), loggerOr(c.Logger)
+	// No ExpiryCalculator: its goroutine would outlive the verifier. The
+	// executor keeps maintenance on the caller's goroutine.
+	cache, err := otter.New(&otter.Options[[sha256.Size]byte, introspected]{
+		MaximumSize: c.CacheSize,
+		Executor:    func(task func()) { task() },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &IntrospectionVerifier{config: c, client: upstreamClient(c.Client), cache: cache}, nil
+}
+
+// VerifyAccessToken asks about the token unless an answer is at hand. Errors
+// are those that Verifier names.
+func (v *IntrospectionVerifier) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	if token == "" || len(token) > maxToken {
+		return nil, refuse("Token is malformed", fmt.Errorf("it has %d bytes", len(token)))
+	}
+	key := sha256.Sum256([]byte(token))
+	if known, ok := v.remembered(key); ok {
+		return known.info, known.err
+	}
+	// The question goes on if this caller leaves, for others may wait for it;
+	// its time is bounded.
+	answer := v.flights.DoChan(string(key[:]), func() (any, error) {
+		if known, ok := v.remembered(key); ok {
+			return known, nil
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstreamTimeout)
+		defer cancel()
+		result := v.introspect(ctx, token)
+		if v.config.Now().Before(result.until) {
+			v.cache.Set(key, result)
+		}
+		return result, nil
+	})
+	select {
+	case a := <-answer:
+		result := a.Val.(introspected)
+		return result.info, result.err
+	case <-ctx.Done():
+		return nil, introspectionTrouble(ctx.Err())
+	}
+}
+
+func (v *IntrospectionVerifier) remembered(key [sha256.Size]byte) (introspected, bool) {
+	known, ok := v.cache.GetIfPresent(key)
+	return known, ok && v.config.Now().Before(known.until)
+}
+
+// introspect asks and judges. A result that is not to be remembered has a zero
+// until.
+func (v *IntrospectionVerifier) introspect(ctx context.Context, token string) introspected {
+	body, err := v.ask(ctx, token)
+	if err != nil {
+		return introspected{err: introspectionTrouble(err)}
+	}
+	now := v.config.Now()
+	info, err := v.judge(body, now)
+	switch {
+	case errors.Is(err, oauth.ErrInvalidToken):
+		return introspected{err: err, until: now.Add(refusalCache)}
+	case err != nil:
+		return introspected{err: introspectionTrouble(err)}
+	}
+	info.Token = token
+	until := now.Add(v.config.MaxCache)
+	if !info.ExpiresAt.IsZero() && info.ExpiresAt.Before(until) {
+		until = info.ExpiresAt
+	}
+	return introspected{info: info, until: until}
+}
+
+// ask returns the body of a 200 answer. An endpoint that is gone may have
+// moved, if it was discovered.
+func (v *IntrospectionVerifier) ask(ctx context.Context, token string) ([]byte, error) {
+	endpoint, err := v.endpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	body, err := v.post(ctx, endpoint, token)
+	if !answered(err, http.StatusNotFound) || v.config.URL != "" {
+		return body, err
+	}
+	if refreshErr := v.config.Discovery.Refresh(ctx); refreshErr != nil {
+		return nil, errors.Join(err, refreshErr)
+	}
+	moved, endpointErr := v.endpoint(ctx)
+	if endpointErr != nil || moved == endpoint {
+		return nil, errors.Join(err, endpointErr)
+	}
+	return v.post(ctx, moved, token)
+}
+
+func (v *IntrospectionVerifier) endpoint(ctx context.Context) (string, error) {
+	if v.config.URL != "" {
+		return v.config.URL, nil
+	}
+	metadata, err := v.config.Discovery.Metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	endpoint := metadata.IntrospectionEndpoint
+	return endpoint, checkEndpoint("introspection_endpoint", endpoint, v.config.Discovery.Issuer())
+}
+
+// post sends the question of RFC 7662 §2.1.
+func (v *IntrospectionVerifier) post(ctx context.Context, endpoint, token string) ([]byte, error) {
+	form := url.Values{"token": {token}, "token_type_hint": {"access_token"}}
+	if v.config.AuthMethod == "post" {
+		form.Set("client_id", v.config.ClientID)
+		form.Set("client_secret", v.config.ClientSecret)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, errors.New("the introspection URL is not valid")
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	if v.config.AuthMethod == "basic" {
+		// RFC 6749 §2.3.1: both are form-encoded before they are joined.
+		pair := url.QueryEscape(v.config.ClientID) + ":" + url.QueryEscape(v.config.ClientSecret)
+		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
+	}
+	answer, err := safehttp.Do(v.client, req, maxIntrospection)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Status == http.StatusOK {
+		return answer.Body, nil
+	}
+	err = &statusError{url: endpoint, status: answer.Status}
+	if refusesCredentials(answer) {
+		// RFC 7662 §2.3: this is about us, not about the token.
+		v.complain(err)
+	}
+	return nil, err
+}
+
+// refusesCredentials reports whether the answer refuses the client: 401 or 403,
+// or a 400 that says so.
+func refusesCredentials(answer *safehttp.Answer) bool {
+	switch answer.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	case http.StatusBadRequest:
+		body, err := parseClaims(answer.Body)
+		if err != nil {
+			return false
+		}
+		code, _ := body.text("error")
+		return code == "invalid_client" || code == "unauthorized_client"
+	}
+	return false
+}
+
+func (v *IntrospectionVerifier) complain(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.config.Now()
+	if since(now, v.complained) < credentialsGap {
+		return
+	}
+	v.complained = now
+	v.config.Logger.Error("the introspection endpoint refuses our credentials, so that no token can be verified; "+
+		"check client_id, client_secret and the authentication method",
+		slog.String("client_id", v.config.ClientID), slog.String("auth_method", v.config.AuthMethod), slog.Any("error", err))
+}
+
+// judge reads an answer (RFC 7662 §2.2). An error that is not
+// oauth.ErrInvalidToken means that the answer makes no sense.
+func (v *IntrospectionVerifier) judge(body []byte, now time.Time) (*oauth.TokenInfo, error) {
+	answer, err := parseClaims(body)
+	if err != nil {
+		return nil, fmt.Errorf("the introspection answer: %w", err)
+	}
+	switch active, present := answer["active"]; {
+	case active == true:
+	case active == false, !present:
+		return nil, refuse("Token is not active", errors.New("the introspection endpoint says so"))
+	default:
+		return nil, errors.New("the introspection answer: active is neither true nor false")
+	}
+	info := &oauth.TokenInfo{}
+	var problems []error
+	text := func(field *string, names ...string) {
+		value, _, err := answer.firstText(names...)
+		*field = value
+		problems = append(problems, err)
+	}
+	text(&info.Issuer, "iss")
+	text(&info.UserID, "sub")
+	text(&info.ClientID, "client_id", "azp")
+	var tokenType string
+	text(&tokenType, "token_type")
+	info.Audience, err = answer.list("aud")
+	problems = append(problems, err)
+	info.Scopes, _, err = answer.scopes("scope")
+	problems = append(problems, err)
+	if err := errors.Join(problems...); err != nil {
+		return nil, fmt.Errorf("the introspection answer: %w", err)
+	}
+	if info.Issuer == "" {
+		info.Issuer = v.config.Issuer
+	}
+	if v.config.Issuer != "" && info.Issuer != v.config.Issuer {
+		return nil, refuse("Token was not issued by the expected authorization server",
+			fmt.Errorf("iss is %.200q, expected is %q", info.Issuer, v.config.Issuer))
+	}
+	if info.ExpiresAt, err = answer.lifetime(now, v.config.Skew); err != nil {
+		return nil, err
+	}
+	if !isBearerType(tokenType) {
+		return nil, refuse("Token cannot be used as a Bearer token", fmt.Errorf("its token_type is %.40q", tokenType))
+	}
+	if err := answer.accessToken(); err != nil {
+		return nil, err
+	}
+	info.Extra = answer.rest("active", "iss", "sub", "client_id", "aud", "scope", "exp", "token_type")
+	return info, nil
+}
+
+// isBearerType reports whether a token of this token_type may come as Bearer.
+// What is refused is listed, since servers put many names for an ordinary token
+// there: DPoP (RFC 9449 §6.2), N_A for what is no access token (RFC 8693
+// §2.2.1), and their like.
+func isBearerType(tokenType string) bool {
+	switch strings.ToLower(tokenType) {
+	case "dpop", "n_a", "pop", "mac", "refresh_token", "id_token",
+		"urn:ietf:params:oauth:token-type:refresh_token", "urn:ietf:params:oauth:token-type:id_token":
+		return false
+	}
+	return true
+}
+
+func introspectionTrouble(cause error) error {
+	return oauth.ErrTemporarilyUnavailable.
+		Describe("The token cannot be verified at the moment. Try again later.").Because(cause)
+}

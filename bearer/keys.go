@@ -1,0 +1,273 @@
+package bearer
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"slices"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddy-mcp/mcpauth/internal/strictjson"
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+const (
+	// maxKeys bounds a JWKS document.
+	maxKeys = 100
+	// maxTries bounds the keys tried for one token that does not name its key.
+	maxTries = 4
+	// Bounds of an RSA modulus, in bits: below is weak (RFC 7518 §3.3), above
+	// costs more time than a signature should.
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
+// errUnknownKey is the cause of a refusal for a key that is not in the JWKS.
+var errUnknownKey = errors.New("no such key in the JWKS")
+
+// algorithms are the signature algorithms that are understood. None of them is
+// symmetric: a verifier holds only what is public.
+func algorithms() map[string]jwt.SigningMethod {
+	known := map[string]jwt.SigningMethod{}
+	for _, method := range []jwt.SigningMethod{
+		jwt.SigningMethodRS256, jwt.SigningMethodRS384, jwt.SigningMethodRS512,
+		jwt.SigningMethodPS256, jwt.SigningMethodPS384, jwt.SigningMethodPS512,
+		jwt.SigningMethodES256, jwt.SigningMethodES384, jwt.SigningMethodES512,
+		jwt.SigningMethodEdDSA,
+	} {
+		known[method.Alg()] = method
+	}
+	return known
+}
+
+// verificationKey is a public key of a JWKS that may verify signatures.
+type verificationKey struct {
+	id  string
+	alg string // "" if the key does not tell
+	key any    // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
+}
+
+// fits reports whether signatures of the method may be checked with the key.
+// That is decided by the key, never by the token alone: otherwise an RSA key
+// could be talked into serving as something else.
+func (k *verificationKey) fits(method jwt.SigningMethod) bool {
+	if k.alg != "" && k.alg != method.Alg() {
+		return false
+	}
+	switch method := method.(type) {
+	case *jwt.SigningMethodRSA, *jwt.SigningMethodRSAPSS:
+		_, ok := k.key.(*rsa.PublicKey)
+		return ok
+	case *jwt.SigningMethodECDSA:
+		// RFC 7518 §3.4: each algorithm has its one curve.
+		key, ok := k.key.(*ecdsa.PublicKey)
+		return ok && key.Curve.Params().BitSize == method.CurveBits
+	case *jwt.SigningMethodEd25519:
+		_, ok := k.key.(ed25519.PublicKey)
+		return ok
+	}
+	return false
+}
+
+// keySet is one version of a JWKS.
+type keySet struct{ keys []verificationKey }
+
+// parseKeySet reads a JWKS (RFC 7517 §5). Keys that cannot verify signatures,
+// are weak or are not understood are left out (§5: implementations SHOULD
+// ignore them); a document without a single usable key is an error, so that a
+// server's mishap does not throw away keys that work.
+func parseKeySet(data []byte) (*keySet, error) {
+	var document map[string]json.RawMessage
+	if err := strictjson.Unmarshal(data, &document); err != nil {
+		return nil, err
+	}
+	var raw []json.RawMessage
+	if err := json.Unmarshal(document["keys"], &raw); err != nil {
+		return nil, errors.New("the document has no array of keys")
+	}
+	if len(raw) > maxKeys {
+		return nil, fmt.Errorf("the document has %d keys, more than %d", len(raw), maxKeys)
+	}
+	set := &keySet{}
+	var ignored []error
+	for i, data := range raw {
+		key, err := parseKey(data)
+		if err != nil {
+			ignored = append(ignored, fmt.Errorf("key %d: %w", i, err))
+			continue
+		}
+		set.keys = append(set.keys, *key)
+	}
+	if len(set.keys) == 0 {
+		return nil, errors.Join(append([]error{errors.New("the document has no key that verifies signatures")}, ignored...)...)
+	}
+	return set, nil
+}
+
+func parseKey(data []byte) (*verificationKey, error) {
+	var jwk jwkset.JWKMarshal
+	if err := json.Unmarshal(data, &jwk); err != nil {
+		return nil, errors.New("not a JSON Web Key")
+	}
+	switch {
+	case jwk.USE != "" && jwk.USE != jwkset.UseSig:
+		return nil, errors.New("its use is not sig")
+	case len(jwk.KEYOPS) > 0 && !slices.Contains(jwk.KEYOPS, jwkset.KeyOpsVerify):
+		return nil, errors.New("its key_ops have no verify")
+	case jwk.D != "" || jwk.K != "":
+		// Whoever publishes it lets anybody sign with it.
+		return nil, errors.New("it holds the private key")
+	case len(jwk.E) > 8: // 6 bytes; what is longer would be cut to 8 bytes by jwkset
+		return nil, errors.New("its exponent is too large")
+	}
+	// The certificates are not what we trust, and x5u would name a URL.
+	jwk.X5C, jwk.X5U, jwk.X5T, jwk.X5TS256 = nil, "", "", ""
+	parsed, err := jwkset.NewJWKFromMarshal(jwk, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{SkipAll: true})
+	if err != nil {
+		return nil, err
+	}
+	switch key := parsed.Key().(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return nil, fmt.Errorf("an RSA key of %d bits", bits)
+		}
+		if key.E < 3 || key.E > math.MaxInt32 || key.E%2 == 0 {
+			return nil, errors.New("its exponent is not usable")
+		}
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	default:
+		return nil, errors.New("its type is not for signatures")
+	}
+	return &verificationKey{id: jwk.KID, alg: string(jwk.ALG), key: parsed.Key()}, nil
+}
+
+// find returns the keys with which a token that names the key id ("" for none)
+// may be verified. known is false if no key has that id.
+func (s *keySet) find(id string, method jwt.SigningMethod) (fitting []any, known bool) {
+	for i := range s.keys {
+		key := &s.keys[i]
+		if id != "" && key.id != id {
+			continue
+		}
+		known = true
+		if key.fits(method) && len(fitting) < maxTries {
+			fitting = append(fitting, key.key)
+		}
+	}
+	return fitting, known
+}
+
+// keySource loads the JWKS from a URL, or from where the metadata of an
+// authorization server says it is.
+type keySource struct {
+	uri       string // "" asks discovery
+	discovery *Discovery
+	client    *http.Client
+	document  *fresh[keySet]
+}
+
+func newKeySource(c JWTConfig) *keySource {
+	s := &keySource{uri: c.JWKSURI, discovery: c.Discovery, client: upstreamClient(c.Client)}
+	s.document = &fresh[keySet]{
+		load:     s.load,
+		interval: c.RefreshInterval,
+		gap:      c.RefetchInterval,
+		trouble:  "The signing keys of the authorization server cannot be loaded at the moment. Try again later.",
+		now:      c.Now,
+		logger:   c.Logger.With(slog.String("document", "jwks"), slog.String("issuer", c.Issuer)),
+	}
+	return s
+}
+
+func (s *keySource) load(ctx context.Context) (*keySet, error) {
+	address, err := s.address(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, err := get(ctx, s.client, address)
+	if answered(err, http.StatusNotFound) && s.uri == "" {
+		// The JWKS may have moved.
+		if refreshErr := s.discovery.Refresh(ctx); refreshErr != nil {
+			return nil, errors.Join(err, refreshErr)
+		}
+		moved, addressErr := s.address(ctx)
+		if addressErr != nil || moved == address {
+			return nil, errors.Join(err, addressErr)
+		}
+		address = moved
+		data, err = get(ctx, s.client, address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	set, err := parseKeySet(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
+	}
+	return set, nil
+}
+
+func (s *keySource) address(ctx context.Context) (string, error) {
+	if s.uri != "" {
+		return s.uri, nil
+	}
+	metadata, err := s.discovery.Metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	return metadata.JWKSURI, checkEndpoint("jwks_uri", metadata.JWKSURI, s.discovery.Issuer())
+}
+
+// verify calls check with each key that the token may be signed with until one
+// of them verifies it. If the JWKS at hand lacks the key, it is loaded anew,
+// throttled. The error is oauth.ErrInvalidToken, or
+// oauth.ErrTemporarilyUnavailable if the keys cannot be loaded.
+func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMethod, check func(key any) error) error {
+	set, err := s.document.get(ctx)
+	if err != nil {
+		return err
+	}
+	known, err := set.verify(id, method, check)
+	// A token that names no key may be signed with one that is new.
+	if err == nil || known && id != "" {
+		return err
+	}
+	newer, loadErr := s.document.renew(ctx)
+	switch {
+	case loadErr != nil && known:
+		return err // keys that were tried are answer enough
+	case loadErr != nil:
+		return loadErr
+	case newer == set:
+		return err
+	}
+	_, err = newer.verify(id, method, check)
+	return err
+}
+
+func (s *keySet) verify(id string, method jwt.SigningMethod, check func(key any) error) (known bool, err error) {
+	keys, known := s.find(id, method)
+	if !known {
+		return false, oauth.ErrInvalidToken.Describe("Token is signed with a key that the authorization server does not publish").
+			Because(fmt.Errorf("kid %.100q: %w", id, errUnknownKey))
+	}
+	if len(keys) == 0 {
+		return true, oauth.ErrInvalidToken.Describe("Token signature is not valid").
+			Because(fmt.Errorf("the key %.100q is not for algorithm %s", id, method.Alg()))
+	}
+	for _, key := range keys {
+		if err = check(key); err == nil {
+			return true, nil
+		}
+	}
+	return true, oauth.ErrInvalidToken.Describe("Token signature is not valid").Because(err)
+}

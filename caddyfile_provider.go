@@ -1,0 +1,338 @@
+package mcpauth
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// parseProxy parses the proxy mode. Syntax:
+//
+//	proxy {
+//		issuer <url>
+//		authorization_url <url>
+//		token_url <url>
+//		revocation_url <url>
+//		registration_url <url>
+//		client_auth basic | post | none
+//		callback direct
+//		audience <audience...> | any
+//		scopes <scope...>
+//		verify <verifier> {
+//			…
+//		}
+//	}
+func parseProxy(d *caddyfile.Dispenser) (any, string, error) {
+	start := here(d)
+	if d.NextArg() {
+		return nil, "", d.Errf("proxy takes a block and no value; write issuer %s inside it", d.Val())
+	}
+	mode := new(ProxyMode)
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		name := d.Val()
+		if err := seen.check(d); err != nil {
+			return nil, "", err
+		}
+		var err error
+		switch name {
+		case "issuer":
+			err = value(d, &mode.Issuer)
+		case "authorization_url":
+			err = value(d, &mode.AuthorizationURL)
+		case "token_url":
+			err = value(d, &mode.TokenURL)
+		case "revocation_url":
+			err = value(d, &mode.RevocationURL)
+		case "registration_url":
+			err = value(d, &mode.RegistrationURL)
+		case "client_auth":
+			err = value(d, &mode.ClientAuth)
+		case "callback":
+			err = value(d, &mode.Callback)
+		case "audience":
+			err = values(d, &mode.Audience)
+		case "scopes":
+			err = values(d, &mode.Scopes)
+		case "verify":
+			mode.VerifyRaw, err = parseVerify(d)
+		case "client_id", "client_secret":
+			err = d.Errf("%s: in proxy mode every MCP client is a client of its own at the identity provider; with one client for all, a user's consent to one would hand the others a token (the confused deputy problem). Write `client` blocks for clients registered there, or let clients register; an identity provider that can do neither needs the broker (upstream), which is not available in this version", name)
+		default:
+			err = d.Errf("%s is no setting of proxy; there are issuer, authorization_url, token_url, revocation_url, registration_url, client_auth, callback, audience, scopes and verify", name)
+		}
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	if err := mode.check(); err != nil {
+		return nil, "", start.errorf("%s", err)
+	}
+	return mode, "proxy", nil
+}
+
+// parseAuthorizationServer parses the resource-server mode. Syntax:
+//
+//	authorization_server <issuer> {
+//		audience <audience...> | any
+//		verify <verifier> {
+//			…
+//		}
+//	}
+func parseAuthorizationServer(d *caddyfile.Dispenser) (any, string, error) {
+	args := d.RemainingArgs()
+	if len(args) != 1 || args[0] == "" {
+		return nil, "", d.Errf("authorization_server takes one value, the issuer, and got %d; if it comes from an environment variable, is that set?", len(args))
+	}
+	mode := &ResourceServerMode{AuthorizationServer: args[0]}
+	start := here(d)
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := seen.check(d); err != nil {
+			return nil, "", err
+		}
+		var err error
+		switch name := d.Val(); name {
+		case "audience":
+			err = values(d, &mode.Audience)
+		case "verify":
+			mode.VerifyRaw, err = parseVerify(d)
+		default:
+			err = d.Errf("%s is no setting of authorization_server; there are audience and verify", name)
+		}
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	if err := mode.check(); err != nil {
+		return nil, "", start.errorf("%s", err)
+	}
+	return mode, "resource_server", nil
+}
+
+// parseVerify parses a verifier. Syntax:
+//
+//	verify <jwt|introspection|…> {
+//		…
+//	}
+func parseVerify(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.Errf("verify: write which verifier; there are jwt and introspection")
+	}
+	name := d.Val()
+	switch name {
+	case "userinfo", "static":
+		return nil, d.Errf("verify %s is not available in this version; there are jwt and introspection", name)
+	}
+	if _, err := caddy.GetModule("mcp_auth.verifiers." + name); err != nil {
+		return nil, d.Errf("verify %s is unknown; there are jwt and introspection", name)
+	}
+	module, err := caddyfile.UnmarshalModule(d, "mcp_auth.verifiers."+name)
+	if err != nil {
+		return nil, err
+	}
+	return caddyconfig.JSONModuleObject(module, "type", name, nil), nil
+}
+
+// UnmarshalCaddyfile sets up the verifier from Caddyfile tokens. Syntax:
+//
+//	verify jwt {
+//		issuer <url>
+//		jwks_uri <url>
+//		algorithms <algorithm...>
+//		require_typ <typ>
+//		skew <duration>
+//	}
+func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the verifier's name
+	if d.NextArg() {
+		return d.Errf("verify jwt takes a block and no further value")
+	}
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := seen.check(d); err != nil {
+			return err
+		}
+		var err error
+		switch name := d.Val(); name {
+		case "issuer":
+			err = value(d, &v.Issuer)
+		case "jwks_uri":
+			err = value(d, &v.JWKSURI)
+		case "algorithms":
+			err = values(d, &v.Algorithms)
+		case "require_typ":
+			err = value(d, &v.RequireType)
+		case "skew":
+			err = duration(d, &v.Skew)
+		default:
+			err = d.Errf("%s is no setting of verify jwt; there are issuer, jwks_uri, algorithms, require_typ and skew", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the verifier from Caddyfile tokens. Syntax:
+//
+//	verify introspection {
+//		url <url>
+//		client_id <id>
+//		client_secret <secret>
+//		client_auth basic | post
+//		issuer <url>
+//		cache <duration>
+//	}
+func (v *IntrospectionVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the verifier's name
+	if d.NextArg() {
+		return d.Errf("verify introspection takes a block and no further value")
+	}
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := seen.check(d); err != nil {
+			return err
+		}
+		var err error
+		switch name := d.Val(); name {
+		case "url":
+			err = value(d, &v.URL)
+		case "client_id":
+			err = value(d, &v.ClientID)
+		case "client_secret":
+			err = value(d, &v.ClientSecret)
+		case "client_auth":
+			err = value(d, &v.ClientAuth)
+		case "issuer":
+			err = value(d, &v.Issuer)
+		case "cache":
+			err = duration(d, &v.Cache)
+		default:
+			err = d.Errf("%s is no setting of verify introspection; there are url, client_id, client_secret, client_auth, issuer and cache", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseClient parses a client that the operator registers. Syntax:
+//
+//	client <id> {
+//		name <text>
+//		secret <secret>
+//		redirect_uris <uri...>
+//		scopes <scope...>
+//	}
+func parseClient(d *caddyfile.Dispenser) (*Client, error) {
+	start := here(d)
+	client := new(Client)
+	args := d.RemainingArgs()
+	if len(args) != 1 || args[0] == "" {
+		return nil, d.Errf("client takes one value, its client_id, and got %d; if it comes from an environment variable, is that set?", len(args))
+	}
+	client.ID = args[0]
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := seen.check(d); err != nil {
+			return nil, err
+		}
+		var err error
+		switch name := d.Val(); name {
+		case "name":
+			err = value(d, &client.Name)
+		case "secret":
+			err = value(d, &client.Secret)
+		case "redirect_uris":
+			err = values(d, &client.RedirectURIs)
+		case "scopes":
+			err = values(d, &client.Scopes)
+		default:
+			err = d.Errf("%s is no setting of client; there are name, secret, redirect_uris and scopes", name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := client.check(); err != nil {
+		return nil, start.errorf("%s", err)
+	}
+	return client, nil
+}
+
+// parseRegistration parses who may register. Syntax:
+//
+//	registration {
+//		dynamic on | off
+//		private_schemes on | off
+//		client_sets <name...>
+//		redirect_uris <pattern...>
+//		initial_access_token <token>
+//	}
+func parseRegistration(d *caddyfile.Dispenser) (*Registration, error) {
+	start := here(d)
+	if d.NextArg() {
+		return nil, d.Errf("registration takes a block and no value")
+	}
+	registration := new(Registration)
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := seen.check(d); err != nil {
+			return nil, err
+		}
+		var err error
+		switch name := d.Val(); name {
+		case "dynamic":
+			var on bool
+			on, err = onOff(d)
+			registration.DynamicOff = !on
+		case "private_schemes":
+			var on bool
+			on, err = onOff(d)
+			registration.PrivateSchemesOff = !on
+		case "client_sets":
+			err = values(d, &registration.ClientSets)
+		case "redirect_uris":
+			err = values(d, &registration.RedirectURIs)
+		case "initial_access_token":
+			err = value(d, &registration.InitialAccessToken)
+		case "metadata_documents", "document_hosts", "private_document_origins", "storage", "secret_expiry":
+			err = d.Errf("registration: %s is not available in this version; there are dynamic, private_schemes, client_sets, redirect_uris and initial_access_token", name)
+		default:
+			err = d.Errf("%s is no setting of registration; there are dynamic, private_schemes, client_sets, redirect_uris and initial_access_token", name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := registration.check(); err != nil {
+		return nil, start.errorf("%s", err)
+	}
+	return registration, nil
+}
+
+// duration reads a setting's only argument, a time such as 30s or 7d.
+func duration(d *caddyfile.Dispenser, target *caddy.Duration) error {
+	name := d.Val()
+	var text string
+	if err := value(d, &text); err != nil {
+		return err
+	}
+	parsed, err := caddy.ParseDuration(text)
+	if err != nil || parsed < 0 {
+		return d.Errf("%s: %q is no time; write for example 30s or 15m", name, text)
+	}
+	*target = caddy.Duration(parsed)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*JWTVerifier)(nil)
+	_ caddyfile.Unmarshaler = (*IntrospectionVerifier)(nil)
+)

@@ -1,0 +1,289 @@
+// Package mcpauth is a Caddy plugin that gives any MCP server complete OAuth.
+// It turns configuration into the values of the library packages below it:
+// authserver, bearer and proxyprovider, which also work without Caddy.
+package mcpauth
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+}
+
+// App holds what the `mcp_auth` handlers of all sites share: the encryption
+// keys, the store, and the running authorization servers.
+//
+// It needs no configuration: without any, a key is made on first use and kept
+// in Caddy's storage.
+type App struct {
+	// StoreRaw is where state is kept. Default: Caddy's storage holds the
+	// generated key; nothing else is stored in this version.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=mcp_auth.stores inline_key=module"`
+
+	// EncryptionKeys seal registrations and refresh tokens. Each is base64 of 32
+	// bytes, or a passphrase of at least 32 characters; write placeholders such
+	// as {env.MCP_AUTH_KEY}. The first seals, all open: put a new key in front
+	// to rotate, drop the old one when what it sealed may end.
+	EncryptionKeys []string `json:"encryption_keys,omitempty"`
+
+	ctx    caddy.Context
+	logger *zap.Logger
+	store  Store
+
+	keysMu sync.Mutex
+	ring   *seal.Ring
+
+	sitesMu sync.Mutex
+	sites   map[string]*registeredSite
+	// expected are issuers that a handler needs to find at start.
+	expected []string
+	// acquired are the keys of the pools that this instance holds a reference
+	// to. Cleanup gives back exactly these: a load that fails must not close
+	// what the running configuration uses.
+	acquired []func()
+
+	stopProbe context.CancelFunc
+	probing   sync.WaitGroup
+}
+
+// Store is a module in the namespace mcp_auth.stores.
+type Store interface {
+	// SealingKey returns the generated key that this store keeps, making it on
+	// first use.
+	SealingKey(ctx context.Context) (seal.Key, error)
+}
+
+// registeredSite is a running site and the configuration it was made of.
+type registeredSite struct {
+	*site
+	config []byte
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "mcp_auth", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision reads the keys and the store's configuration. It opens nothing.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	a.logger = ctx.Logger()
+	a.sites = make(map[string]*registeredSite)
+	if a.StoreRaw != nil {
+		module, err := ctx.LoadModule(a, "StoreRaw")
+		if err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+		store, ok := module.(Store)
+		if !ok {
+			return fmt.Errorf("store: module %T cannot be used as a store", module)
+		}
+		a.store = store
+	} else {
+		a.store = &storageStore{storage: ctx.Storage()}
+	}
+	if len(a.EncryptionKeys) == 0 {
+		return nil
+	}
+	resolvedApp, err := resolved(&struct {
+		EncryptionKeys []string `json:"encryption_keys"`
+	}{a.EncryptionKeys})
+	if err != nil {
+		return err
+	}
+	keys := make([]seal.Key, 0, len(resolvedApp.EncryptionKeys))
+	for i, text := range resolvedApp.EncryptionKeys {
+		key, err := seal.ParseKey(text)
+		if err != nil {
+			return fmt.Errorf("encryption_key %d: %w; make one with: openssl rand -base64 32", i+1, err)
+		}
+		keys = append(keys, key)
+	}
+	a.ring, err = seal.NewRing(keys...)
+	return err
+}
+
+// Start opens the key and begins to load what identity providers publish.
+func (a *App) Start() error {
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	for _, issuer := range a.expected {
+		if s, ok := a.sites[issuer]; !ok || s.server == nil {
+			return fmt.Errorf("mcp_auth_metadata %s: no mcp_auth of this configuration is the authorization server of that issuer", issuer)
+		}
+	}
+	for _, s := range a.sites {
+		if s.needsKeys {
+			if _, err := a.keys(); err != nil {
+				return err
+			}
+		}
+		for _, start := range s.start {
+			start()
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stopProbe = cancel
+	a.probing.Go(func() { a.probe(ctx) })
+	return nil
+}
+
+// Stop ends the probe; what the sites run in the background ends with their
+// last user, in Cleanup.
+func (a *App) Stop() error {
+	if a.stopProbe != nil {
+		a.stopProbe()
+		a.probing.Wait()
+	}
+	return nil
+}
+
+// Cleanup gives back what this instance acquired.
+func (a *App) Cleanup() error {
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	for _, release := range a.acquired {
+		release()
+	}
+	a.acquired = nil
+	return nil
+}
+
+// keys returns the key ring. Without configured keys the store's generated one
+// is opened on first use; a failure is not remembered.
+func (a *App) keys() (*seal.Ring, error) {
+	a.keysMu.Lock()
+	defer a.keysMu.Unlock()
+	if a.ring != nil {
+		return a.ring, nil
+	}
+	key, err := a.store.SealingKey(a.ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the encryption key could not be opened: %w", err)
+	}
+	ring, err := seal.NewRing(key)
+	if err != nil {
+		return nil, err
+	}
+	a.ring = ring
+	return ring, nil
+}
+
+// registerSite returns the site named name, built by build unless it is there
+// already: a site that listens on http and https has its handler twice. The
+// same name with another configuration is an error.
+func (a *App) registerSite(name string, config any, build func() (*site, error)) (*site, error) {
+	data, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	if existing, ok := a.sites[name]; ok {
+		if !bytes.Equal(existing.config, data) {
+			return nil, fmt.Errorf("%s is configured twice with different settings; give every site an issuer of its own, or serve both hosts from one site block", name)
+		}
+		return existing.site, nil
+	}
+	s, err := build()
+	if err != nil {
+		return nil, err
+	}
+	a.sites[name] = &registeredSite{site: s, config: data}
+	return s, nil
+}
+
+// expectIssuer makes Start fail unless a site serves the issuer.
+func (a *App) expectIssuer(issuer string) {
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	a.expected = append(a.expected, issuer)
+}
+
+// siteOf returns the running site of an issuer, nil if there is none.
+func (a *App) siteOf(issuer string) *site {
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	if s, ok := a.sites[issuer]; ok {
+		return s.site
+	}
+	return nil
+}
+
+// storageStore keeps the generated key in Caddy's storage: in its data
+// directory, or wherever the `storage` option says, so that all nodes that
+// share it share the key.
+type storageStore struct{ storage certmagic.Storage }
+
+const sealingKeyPath = "mcp_auth/sealing_key"
+
+// SealingKey loads the key, or makes one under the storage's lock.
+func (s *storageStore) SealingKey(ctx context.Context) (seal.Key, error) {
+	if key, err := s.load(ctx); !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if err := s.storage.Lock(ctx, sealingKeyPath); err != nil {
+		return seal.Key{}, fmt.Errorf("locking %s in Caddy's storage: %w", sealingKeyPath, err)
+	}
+	defer func() { _ = s.storage.Unlock(context.WithoutCancel(ctx), sealingKeyPath) }()
+	if key, err := s.load(ctx); !errors.Is(err, fs.ErrNotExist) {
+		return key, err // another node was faster
+	}
+	key := seal.GenerateKey()
+	if err := s.storage.Store(ctx, sealingKeyPath, []byte(key.Encode()+"\n")); err != nil {
+		return seal.Key{}, fmt.Errorf("storing %s in Caddy's storage: %w; give Caddy a writable data directory, or set encryption_key", sealingKeyPath, err)
+	}
+	return key, nil
+}
+
+func (s *storageStore) load(ctx context.Context) (seal.Key, error) {
+	data, err := s.storage.Load(ctx, sealingKeyPath)
+	if err != nil {
+		return seal.Key{}, err
+	}
+	key, err := seal.ParseKey(string(bytes.TrimSpace(data)))
+	if err != nil {
+		return seal.Key{}, fmt.Errorf("%s in Caddy's storage is damaged: %w; remove it to make a new one, clients then register again", sealingKeyPath, err)
+	}
+	return key, nil
+}
+
+// appOf returns the app of the configuration that is being provisioned.
+func appOf(ctx caddy.Context) (*App, error) {
+	module, err := ctx.App("mcp_auth")
+	if err != nil {
+		return nil, err
+	}
+	return module.(*App), nil
+}
+
+// httpServers returns the HTTP servers of the running configuration.
+func (a *App) httpServers() map[string]*caddyhttp.Server {
+	module, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return nil
+	}
+	return module.(*caddyhttp.App).Servers
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+	_ Store              = (*storageStore)(nil)
+)

@@ -1,0 +1,335 @@
+package mcpauth
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-mcp/mcpauth/authserver"
+	"github.com/caddy-mcp/mcpauth/bearer"
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/proxyprovider"
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+func init() {
+	caddy.RegisterModule(ProxyMode{})
+	caddy.RegisterModule(ResourceServerMode{})
+}
+
+// ModeModule is a module in the namespace mcp_auth.providers: it decides who
+// signs people in and who issues the tokens of a site.
+type ModeModule interface {
+	// NewMode is called at the end of provisioning. It opens nothing.
+	NewMode(env ModeEnv) (*Mode, error)
+}
+
+// ModeEnv is what a mode may know of its site. Placeholders are resolved.
+type ModeEnv struct {
+	// Issuer is the site's, byte for byte.
+	Issuer string
+	// InsecureDev allows http where https is required.
+	InsecureDev bool
+	// Resources are the identifiers of the site's resources.
+	Resources []string
+	// Clients are the clients that the operator registered.
+	Clients []oauth.Client
+	// Dynamic tells whether clients may register themselves.
+	Dynamic bool
+	// RedirectPolicy is for clients that register themselves.
+	RedirectPolicy *oauth.RedirectPolicy
+	// Keys opens the key ring on first use.
+	Keys func() (*seal.Ring, error)
+	// Logger is the site's.
+	Logger *slog.Logger
+
+	app *App
+}
+
+// Mode is a site's running mode.
+type Mode struct {
+	// Provider answers the authorization server endpoints; nil if this site has
+	// none.
+	Provider authserver.Provider
+	// Mirror is the authorization server whose metadata this site repeats, for
+	// clients that look for it here; nil for none.
+	Mirror *bearer.Discovery
+	// AuthorizationServers are named in the resources' metadata. Default: the
+	// site's issuer.
+	AuthorizationServers []string
+	// Verifier checks access tokens.
+	Verifier bearer.Verifier
+	// Audiences are accepted besides the resource's identifier if AnyAudience
+	// is not set; nil means that identifier only.
+	Audiences   []string
+	AnyAudience bool
+	// ScopesSupported are advertised by the authorization server besides those
+	// of the resources.
+	ScopesSupported []string
+	// ForwardsRegistration tells that each registration costs the identity
+	// provider something, which tightens its rate limit.
+	ForwardsRegistration bool
+	// NeedsKeys tells that the key ring has to open at start.
+	NeedsKeys bool
+	// Start are begun, in the background, when the configuration starts.
+	Start []func()
+}
+
+// ProxyMode lets the identity provider issue the tokens and relays authorize,
+// token, revoke and register to it, as the SDK's ProxyOAuthServerProvider does.
+// It suits identity providers that issue tokens for this very resource.
+//
+// Every MCP client is a client of its own at the identity provider: one that
+// the operator registered under the same id at both, or one that registered
+// through this server.
+type ProxyMode struct {
+	// Issuer is the identity provider's issuer; its endpoints are discovered.
+	Issuer string `json:"issuer,omitempty"`
+
+	// The endpoints one by one; each wins over what is discovered.
+	AuthorizationURL string `json:"authorization_url,omitempty"`
+	TokenURL         string `json:"token_url,omitempty"`
+	RevocationURL    string `json:"revocation_url,omitempty"`
+	RegistrationURL  string `json:"registration_url,omitempty"`
+
+	// ClientAuth is how clients with a secret are authenticated at the identity
+	// provider: basic, post or none. Default: as each client registered, post
+	// for those that the operator registered.
+	ClientAuth string `json:"client_auth,omitempty"`
+
+	// Callback is direct: the identity provider sends its answer straight to the
+	// client's redirect URI.
+	Callback string `json:"callback,omitempty"`
+
+	// Audience is what the `aud` of the tokens must hold, one of these. Required:
+	// an identity provider issues tokens for many services, and without an
+	// audience any of them would open this one. `any` skips the check.
+	Audience []string `json:"audience,omitempty"`
+
+	// Scopes are advertised by the authorization server besides those of the
+	// resources, for example offline_access.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// VerifyRaw checks the tokens. Default: jwt with the issuer's keys.
+	VerifyRaw json.RawMessage `json:"verify,omitempty" caddy:"namespace=mcp_auth.verifiers inline_key=type"`
+
+	resolved *ProxyMode
+	verifier VerifierModule
+}
+
+// CaddyModule returns the Caddy module information.
+func (ProxyMode) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "mcp_auth.providers.proxy", New: func() caddy.Module { return new(ProxyMode) }}
+}
+
+// Provision resolves placeholders and loads the verifier.
+func (m *ProxyMode) Provision(ctx caddy.Context) (err error) {
+	if m.resolved, err = resolved(m); err != nil {
+		return err
+	}
+	if err := m.resolved.check(); err != nil {
+		return err
+	}
+	m.verifier, err = loadVerifier(ctx, m, m.VerifyRaw)
+	return err
+}
+
+// check holds the rules that need nothing but the settings themselves.
+func (m *ProxyMode) check() error {
+	if m.Issuer == "" && (m.AuthorizationURL == "" || m.TokenURL == "") {
+		return fmt.Errorf("proxy: name the identity provider's issuer, or its authorization_url and token_url")
+	}
+	switch m.Callback {
+	case "", "direct":
+	case "relay":
+		return fmt.Errorf("proxy: callback relay is not available in this version; there is callback direct")
+	default:
+		return fmt.Errorf("proxy: callback %q is unknown; there is callback direct", m.Callback)
+	}
+	switch m.ClientAuth {
+	case "", "basic", "post", "none":
+	default:
+		return fmt.Errorf("proxy: client_auth %q is unknown; there are basic, post and none", m.ClientAuth)
+	}
+	if len(m.Audience) == 0 {
+		return fmt.Errorf("proxy: the audience of the identity provider's tokens is not checked: without that, a token issued for any other service opens this one. Write `audience` and what the tokens carry in aud, usually the resource's URL, or `audience any` if you know that nobody else's tokens come from there")
+	}
+	if slices.Contains(m.Audience, "any") && len(m.Audience) > 1 {
+		return fmt.Errorf("proxy: audience any stands alone")
+	}
+	if m.VerifyRaw == nil && m.Issuer == "" {
+		return fmt.Errorf("proxy: without an issuer, say how tokens are checked: verify jwt with a jwks_uri, or verify introspection")
+	}
+	return checkScopes("scopes", m.Scopes)
+}
+
+// NewMode implements ModeModule.
+func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
+	r := m.resolved
+	mode := &Mode{ScopesSupported: r.Scopes, NeedsKeys: true}
+	if slices.Equal(r.Audience, []string{"any"}) {
+		mode.AnyAudience = true
+		env.Logger.Warn("proxy: the audience of tokens is not checked (audience any): every token of the identity provider, also one issued for another service, is accepted here", "issuer", env.Issuer)
+	} else {
+		mode.Audiences = r.Audience
+	}
+	discovery, verifier, err := env.verifier(r.Issuer, m.verifier, mode)
+	if err != nil {
+		return nil, err
+	}
+	mode.Verifier = verifier
+	register := env.Dynamic && (r.RegistrationURL != "" || r.Issuer != "")
+	provider, err := proxyprovider.NewProxy(proxyprovider.ProxyConfig{
+		Issuer:                env.Issuer,
+		UpstreamIssuer:        r.Issuer,
+		Discovery:             discovery,
+		AuthorizationURL:      r.AuthorizationURL,
+		TokenURL:              r.TokenURL,
+		RevocationURL:         r.RevocationURL,
+		RegistrationURL:       r.RegistrationURL,
+		Register:              &register,
+		ClientAuth:            r.ClientAuth,
+		Clients:               env.Clients,
+		Verifier:              verifier,
+		Keys:                  env.Keys,
+		RedirectPolicy:        env.RedirectPolicy,
+		Logger:                env.Logger,
+		AllowInsecureUpstream: env.InsecureDev,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	mode.Provider = provider
+	mode.ForwardsRegistration = register
+	return mode, nil
+}
+
+// ResourceServerMode leaves everything to an external authorization server.
+// This site serves the metadata of its resources, repeats the external server's
+// metadata for clients that look for it here, and checks tokens: the SDK's
+// mcpAuthMetadataRouter and requireBearerAuth.
+type ResourceServerMode struct {
+	// AuthorizationServer is the issuer of the external server.
+	AuthorizationServer string `json:"authorization_server"`
+
+	// Audience is what the `aud` of the tokens must hold, one of these. Default:
+	// the resource's identifier. `any` skips the check.
+	Audience []string `json:"audience,omitempty"`
+
+	// VerifyRaw checks the tokens. Default: jwt with the issuer's keys.
+	VerifyRaw json.RawMessage `json:"verify,omitempty" caddy:"namespace=mcp_auth.verifiers inline_key=type"`
+
+	resolved *ResourceServerMode
+	verifier VerifierModule
+}
+
+// CaddyModule returns the Caddy module information.
+func (ResourceServerMode) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "mcp_auth.providers.resource_server", New: func() caddy.Module { return new(ResourceServerMode) }}
+}
+
+// Provision resolves placeholders and loads the verifier.
+func (m *ResourceServerMode) Provision(ctx caddy.Context) (err error) {
+	if m.resolved, err = resolved(m); err != nil {
+		return err
+	}
+	if err := m.resolved.check(); err != nil {
+		return err
+	}
+	m.verifier, err = loadVerifier(ctx, m, m.VerifyRaw)
+	return err
+}
+
+func (m *ResourceServerMode) check() error {
+	if m.AuthorizationServer == "" {
+		return fmt.Errorf("authorization_server: write the issuer of the authorization server")
+	}
+	if slices.Contains(m.Audience, "any") && len(m.Audience) > 1 {
+		return fmt.Errorf("authorization_server: audience any stands alone")
+	}
+	return nil
+}
+
+// NewMode implements ModeModule.
+func (m *ResourceServerMode) NewMode(env ModeEnv) (*Mode, error) {
+	r := m.resolved
+	if err := oauth.CheckIssuer(r.AuthorizationServer, env.InsecureDev); err != nil {
+		return nil, fmt.Errorf("authorization_server: %w", err)
+	}
+	if len(env.Clients) > 0 {
+		return nil, fmt.Errorf("client %s: clients are registered at the authorization server %s, not here", env.Clients[0].ClientID, r.AuthorizationServer)
+	}
+	mode := &Mode{AuthorizationServers: []string{r.AuthorizationServer}}
+	if slices.Equal(r.Audience, []string{"any"}) {
+		mode.AnyAudience = true
+		env.Logger.Warn("authorization_server: the audience of tokens is not checked (audience any): every token of the authorization server, also one issued for another service, is accepted here", "issuer", env.Issuer)
+	} else {
+		mode.Audiences = r.Audience
+	}
+	discovery, verifier, err := env.verifier(r.AuthorizationServer, m.verifier, mode)
+	if err != nil {
+		return nil, err
+	}
+	mode.Verifier = verifier
+	// A site cannot repeat its own metadata.
+	if !strings.EqualFold(strings.TrimSuffix(r.AuthorizationServer, "/"), strings.TrimSuffix(env.Issuer, "/")) {
+		mode.Mirror = discovery
+	}
+	return mode, nil
+}
+
+// verifier returns the discovery of issuer, nil if that is "", and the verifier
+// that the module describes, the JWT one by default. What they load in the
+// background is added to the mode.
+func (env ModeEnv) verifier(issuer string, module VerifierModule, mode *Mode) (*bearer.Discovery, bearer.Verifier, error) {
+	venv := VerifierEnv{Issuer: issuer}
+	for _, c := range env.Clients {
+		venv.ClientIDs = append(venv.ClientIDs, c.ClientID)
+	}
+	if issuer != "" {
+		discovery, p, err := env.app.discovery(issuer)
+		if err != nil {
+			return nil, nil, err
+		}
+		venv.Discovery = discovery
+		mode.Start = append(mode.Start, p.start)
+	}
+	if module == nil {
+		module = &JWTVerifier{resolved: &JWTVerifier{}}
+	}
+	verifier, p, err := env.app.verifier(module, venv)
+	if err != nil {
+		return nil, nil, err
+	}
+	mode.Start = append(mode.Start, p.start)
+	return venv.Discovery, verifier, nil
+}
+
+// loadVerifier loads the guest module in host's field VerifyRaw, nil if there
+// is none.
+func loadVerifier(ctx caddy.Context, host any, raw json.RawMessage) (VerifierModule, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	module, err := ctx.LoadModule(host, "VerifyRaw")
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	verifier, ok := module.(VerifierModule)
+	if !ok {
+		return nil, fmt.Errorf("verify: module %T is no verifier", module)
+	}
+	return verifier, nil
+}
+
+// Interface guards
+var (
+	_ ModeModule        = (*ProxyMode)(nil)
+	_ ModeModule        = (*ResourceServerMode)(nil)
+	_ caddy.Provisioner = (*ProxyMode)(nil)
+	_ caddy.Provisioner = (*ResourceServerMode)(nil)
+)

@@ -1,0 +1,83 @@
+package proxyprovider
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddy-mcp/mcpauth/authserver"
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+// Authorize redirects to the upstream's authorization endpoint with the
+// client's request. The upstream redirects to the client itself.
+func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Client, x authserver.AuthorizationParams) error {
+	client, err := p.clients.upstreamClient(c)
+	if err != nil {
+		return err
+	}
+	to, err := p.upstream.requiredURL(r.Context(), authorizationEndpoint)
+	if err != nil {
+		return err
+	}
+	var query form
+	query.add("client_id", client.id)
+	query.add("response_type", "code")
+	query.add("redirect_uri", x.RedirectURI)
+	query.add("code_challenge", x.CodeChallenge)
+	query.add("code_challenge_method", "S256")
+	query.addSet("state", x.State)
+	query.addSet("scope", p.scope(r.Context(), x.Scopes))
+	query.addSet("resource", p.resource(x.Resource))
+	query.addSet("prompt", x.Prompt)
+	query.addSet("nonce", x.Nonce)
+	query.addSet("login_hint", x.LoginHint)
+	query.addSet("max_age", x.MaxAge)
+	query.addSet("ui_locales", x.UILocales)
+	query.addSet("acr_values", x.ACRValues)
+
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Location", withQuery(to, query))
+	w.WriteHeader(http.StatusFound)
+	return nil
+}
+
+// withQuery adds the parameters to a configured URL. Its own parameters stay
+// as they are written (?audience=x, or a default ?scope=openid), except those
+// that the request sets, and state, which is the client's alone.
+func withQuery(to string, query form) string {
+	base, configured, _ := strings.Cut(to, "?")
+	var kept []string
+	for part := range strings.SplitSeq(configured, "&") {
+		name, _, _ := strings.Cut(part, "=")
+		name, err := url.QueryUnescape(name)
+		if part == "" || err != nil || name == "state" || query.has(name) {
+			continue
+		}
+		kept = append(kept, part)
+	}
+	return base + "?" + strings.Join(append(kept, query.encode()), "&")
+}
+
+// scope is what is asked of the upstream when a client asks for scopes.
+func (p *proxy) scope(ctx context.Context, scopes []string) string {
+	if len(scopes) == 0 {
+		return ""
+	}
+	noOffline := slices.Contains(scopes, "offline_access") && p.upstream.refusesOfflineAccess(ctx)
+	return oauth.JoinScope(slices.DeleteFunc(slices.Clone(scopes), func(s string) bool {
+		return slices.Contains(p.dropScopes, s) || noOffline && s == "offline_access"
+	}))
+}
+
+// resource is what the upstream is told of the resource.
+func (p *proxy) resource(resource string) string {
+	if p.omitResource {
+		return ""
+	}
+	return resource
+}

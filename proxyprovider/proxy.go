@@ -1,0 +1,233 @@
+package proxyprovider
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-mcp/mcpauth/authserver"
+	"github.com/caddy-mcp/mcpauth/bearer"
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+// Proxy is an authserver.Provider that relays to an upstream identity provider,
+// made by NewProxy. Its value has the method RevokeToken, and its ClientStore
+// the method RegisterClient, only if the configuration offers them, because
+// the Server advertises an endpoint when it finds the method.
+type Proxy interface {
+	authserver.Provider
+	// SkipPKCE returns true: the upstream checks the code verifier against the
+	// challenge that it got (the SDK's skipLocalPkceValidation).
+	authserver.PKCESkipper
+	// SupportsIssParameter returns false: the upstream redirects to the client
+	// itself, with its own iss parameter or none.
+	authserver.IssParameter
+	// Run keeps the upstream's metadata fresh until ctx ends. It returns at once
+	// if there is nothing to discover, or if ProxyConfig.Discovery was given,
+	// which its owner runs. Without Run, metadata is fetched when it is needed.
+	Run(ctx context.Context)
+}
+
+// ProxyConfig configures NewProxy.
+type ProxyConfig struct {
+	// Issuer is our issuer, byte for byte. What is sealed is bound to it.
+	Issuer string
+
+	// UpstreamIssuer is the identity provider's issuer, from which the endpoints
+	// are discovered (RFC 8414, OpenID Connect Discovery). It may be empty if
+	// AuthorizationURL and TokenURL are given.
+	UpstreamIssuer string
+	// Discovery is the discovery of UpstreamIssuer if it is shared with others;
+	// if nil, the Proxy makes its own.
+	Discovery *bearer.Discovery
+	// AuthorizationURL, TokenURL, RevocationURL and RegistrationURL are the
+	// upstream's endpoints, https, or http on a loopback host. Each wins over
+	// what is discovered. Their query parameters are kept.
+	AuthorizationURL, TokenURL, RevocationURL, RegistrationURL string
+	// AllowInsecureUpstream accepts http on any host.
+	AllowInsecureUpstream bool
+
+	// Register offers dynamic registration: each client is registered upstream
+	// and becomes a client of its own there. nil means yes if RegistrationURL is
+	// given or can be discovered. Discovery is lazy, so that the upstream may
+	// turn out to have no such endpoint; then a registration is access_denied,
+	// with one log line for the operator.
+	Register *bool
+	// Revoke offers revocation. nil means yes if RevocationURL is given or can be
+	// discovered. If the upstream turns out to have no such endpoint, a
+	// revocation is unsupported_token_type (RFC 7009 §2.2.1).
+	Revoke *bool
+
+	// Clients are the static clients. Each is registered upstream under the same
+	// id, and with the same secret if it has one.
+	Clients []oauth.Client
+	// ClientAuth is how static clients that have a secret are authenticated
+	// upstream: "basic", "post" or "none". "" means the client's own
+	// TokenEndpointAuthMethod, or as the SDK "post" if it names none. With
+	// "basic" or "post", a client whose own method is "none" may be public here
+	// and still be sent upstream with the secret that only the operator knows.
+	// Registered clients use the method that the upstream gave them.
+	ClientAuth string
+
+	// OmitResource keeps the resource parameter (RFC 8707) from the upstream, for
+	// one that refuses requests that have it, as Microsoft Entra does
+	// (AADSTS901002, AADSTS9010010).
+	OmitResource bool
+	// DropScopes are taken out of what clients ask for, for an upstream that
+	// refuses them. offline_access is taken out by itself if the discovered
+	// scopes_supported does not name it: it is we who advertise it.
+	DropScopes []string
+
+	// Verifier checks the access tokens that the upstream issues.
+	Verifier bearer.Verifier
+	// Keys returns the key ring, called on first use until it succeeds once. If
+	// nil, a random key is made: registrations and relayed refresh tokens then
+	// end with the process.
+	Keys func() (*seal.Ring, error)
+	// RedirectPolicy is applied to a registered client's redirect URIs each time
+	// its id is used. nil is the default policy.
+	RedirectPolicy *oauth.RedirectPolicy
+
+	// Client makes the upstream calls; nil means one with sane bounds. Redirects
+	// are never followed, whatever it says.
+	Client *http.Client
+	// Logger gets what only the operator may read; slog.Default() if nil.
+	Logger *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// NewProxy returns a Proxy. It does no I/O: endpoints are discovered and keys
+// are opened on first use.
+func NewProxy(cfg ProxyConfig) (Proxy, error) {
+	if cfg.Issuer == "" {
+		return nil, errors.New("the proxy needs the issuer that it works for")
+	}
+	if cfg.Verifier == nil {
+		return nil, errors.New("the proxy needs a verifier for the access tokens of the upstream identity provider")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	up, err := newUpstream(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.RedirectPolicy.Validate(); err != nil {
+		return nil, err
+	}
+	register, err := offered(cfg.Register, cfg.RegistrationURL, up.discovery, "registration")
+	if err != nil {
+		return nil, err
+	}
+	revoke, err := offered(cfg.Revoke, cfg.RevocationURL, up.discovery, "revocation")
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Clients) == 0 && !register {
+		return nil, errors.New("no client could use this proxy: add a client that is registered at the upstream identity provider under the same client_id, " +
+			"or name an upstream that offers dynamic registration, or use the broker mode (upstream …), which lets all clients share one upstream client safely")
+	}
+	static, err := newStaticClients(cfg.Clients)
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{
+		upstream: up,
+		clients: clientStore{
+			static:   static,
+			seals:    &sealers{issuer: cfg.Issuer, upstream: up.identity, open: cfg.Keys, log: cfg.Logger},
+			policy:   cfg.RedirectPolicy,
+			auth:     cfg.ClientAuth,
+			now:      cfg.Now,
+		},
+		verifier:     cfg.Verifier,
+		omitResource: cfg.OmitResource,
+		dropScopes:   cfg.DropScopes,
+	}
+	p.store = &p.clients
+	if register {
+		p.store = &registrar{clientStore: &p.clients, upstream: up, seen: newSeenIDs(maxSeenIDs)}
+	}
+	if revoke {
+		return &revokingProxy{p}, nil
+	}
+	return p, nil
+}
+
+// offered decides whether an optional endpoint exists here.
+func offered(wanted *bool, url string, d *bearer.Discovery, what string) (bool, error) {
+	possible := url != "" || d != nil
+	if wanted == nil {
+		return possible, nil
+	}
+	if *wanted && !possible {
+		return false, errors.New(what + " needs the upstream's " + what + " URL, or an upstream issuer to discover it from")
+	}
+	return *wanted, nil
+}
+
+// proxy is a Proxy without revocation.
+type proxy struct {
+	upstream     *upstream
+	clients      clientStore
+	store        authserver.ClientStore
+	verifier     bearer.Verifier
+	omitResource bool
+	dropScopes   []string
+}
+
+// Run implements Proxy.
+func (p *proxy) Run(ctx context.Context) {
+	if p.upstream.ownsDiscovery {
+		p.upstream.discovery.Run(ctx)
+	}
+}
+
+// Clients returns the static clients and those registered upstream.
+func (p *proxy) Clients() authserver.ClientStore { return p.store }
+
+// SkipPKCE implements authserver.PKCESkipper.
+func (p *proxy) SkipPKCE() bool { return true }
+
+// SupportsIssParameter implements authserver.IssParameter.
+func (p *proxy) SupportsIssParameter() bool { return false }
+
+// ChallengeForCode returns "": only the upstream knows, and checks.
+func (p *proxy) ChallengeForCode(context.Context, *oauth.Client, string) (string, error) {
+	return "", nil
+}
+
+// VerifyAccessToken delegates to the configured verifier.
+func (p *proxy) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	return p.verifier.VerifyAccessToken(ctx, token)
+}
+
+// hashID is how ids of clients appear in logs.
+func hashID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:4])
+}
+
+// onceLog lets an operator's problem be logged once until it is gone.
+type onceLog struct{ said atomic.Bool }
+
+func (o *onceLog) first() bool { return !o.said.Swap(true) }
+func (o *onceLog) gone()       { o.said.Store(false) }
+
+// Interface guards
+var (
+	_ Proxy                = (*proxy)(nil)
+	_ Proxy                = (*revokingProxy)(nil)
+	_ authserver.Revoker   = (*revokingProxy)(nil)
+	_ authserver.Registrar = (*registrar)(nil)
+)

@@ -1,0 +1,226 @@
+package proxyprovider
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+// registrar is a clientStore that registers clients upstream.
+type registrar struct {
+	*clientStore
+	upstream *upstream
+	seen     *seenIDs
+}
+
+// RegisterClient registers the client upstream (RFC 7591) with the metadata of
+// c and none of its credentials, which are ours. The id that it returns holds
+// what has to be remembered, sealed; the secret is the upstream's.
+func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth.Client, error) {
+	asked := c.ClientMetadata
+	asked.Extra = nil
+	if !slices.Contains(append(sealedMethods(), ""), asked.TokenEndpointAuthMethod) {
+		return nil, oauth.ErrInvalidClientMetadata.Describe("token_endpoint_auth_method must be none, client_secret_basic or client_secret_post: no other can be relayed")
+	}
+	body, err := json.Marshal(asked)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.request(ctx, body)
+	if err != nil {
+		return nil, err
+	}
+	m, refused, err := readAnswer(answer)
+	if refused != nil {
+		return nil, s.refused(refused)
+	}
+	if err != nil {
+		if answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden {
+			return nil, s.closed(&refusal{status: answer.Status})
+		}
+		return nil, unavailable(err)
+	}
+	registered, err := readRegistration(asked, body, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkOwn(registered.ClientID, body); err != nil {
+		return nil, err
+	}
+	return s.handOut(registered)
+}
+
+func (s *registrar) request(ctx context.Context, body []byte) (*safehttp.Answer, error) {
+	to, err := s.upstream.url(ctx, registrationEndpoint)
+	if errors.Is(err, errNoEndpoint) {
+		return nil, errNoRegistration()
+	} else if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return s.upstream.do(ctx, registrationEndpoint, req)
+}
+
+func errNoRegistration() error {
+	return oauth.ErrAccessDenied.Describe("The upstream identity provider offers no dynamic registration; use a client id that the operator registered")
+}
+
+// refused is the answer when the upstream refuses the registration.
+func (s *registrar) refused(r *refusal) error {
+	switch r.code {
+	case "invalid_redirect_uri":
+		s.log("the upstream identity provider refused a registration", r)
+		return oauth.ErrInvalidRedirectURI.Describe("The identity provider refused the redirect URIs")
+	case "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement":
+		s.log("the upstream identity provider refused a registration", r)
+		return oauth.ErrInvalidClientMetadata.Describe("The identity provider refused the client metadata")
+	}
+	if r.status == http.StatusUnauthorized || r.status == http.StatusForbidden {
+		return s.closed(r)
+	}
+	s.log("the upstream identity provider refused a registration with an error that is not known here", r)
+	return unavailable(nil)
+}
+
+// closed is the answer when the upstream registers nobody without a token of
+// its own (RFC 7591 §3, initial access token), which will not pass by itself.
+func (s *registrar) closed(r *refusal) error {
+	s.upstream.log.Error("the upstream identity provider takes no registrations from here; allow them there, or turn registration off here and add static clients, or use the broker mode",
+		s.upstream.refusalAttrs("registration", "", r, nil)...)
+	return errNoRegistration()
+}
+
+func (s *registrar) log(message string, r *refusal) {
+	s.upstream.log.Warn(message, s.upstream.refusalAttrs("registration", "", r, nil)...)
+}
+
+// readRegistration reads the upstream's answer, a client information response
+// (RFC 7591 §3.2.1). What it leaves out, or sends in a form that cannot be
+// read, is as asked, for upstreams are sloppy there, except for the members
+// that carry the security. Members that are not standard are dropped; with them
+// go registration_access_token and registration_client_uri, which would let the
+// client change its registration behind our back.
+func readRegistration(asked oauth.ClientMetadata, askedJSON []byte, answer members) (*oauth.Client, error) {
+	merged := make(members)
+	if err := json.Unmarshal(askedJSON, &merged); err != nil {
+		return nil, err
+	}
+	delete(merged, "token_endpoint_auth_method") // what is absent is decided below
+	for name, raw := range answer {
+		if answer.absent(name) {
+			continue
+		}
+		probe, err := json.Marshal(members{"client_id": json.RawMessage(`"x"`), name: raw})
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		var c oauth.Client
+		err = c.UnmarshalJSON(probe)
+		switch {
+		case err == nil && c.Extra == nil:
+			merged[name] = raw
+		case err != nil && slices.Contains([]string{"client_id", "client_secret", "client_secret_expires_at", "redirect_uris", "token_endpoint_auth_method"}, name):
+			return nil, unavailable(fmt.Errorf("the upstream's registration response: %w", err))
+		}
+	}
+	data, err := json.Marshal(merged)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	c := new(oauth.Client)
+	if err := c.UnmarshalJSON(data); err != nil {
+		return nil, unavailable(fmt.Errorf("the upstream's registration response: %w", err))
+	}
+	if c.ClientID == "" || !isVSCHAR(c.ClientID) || !isVSCHAR(c.ClientSecret) {
+		return nil, unavailable(errors.New("the upstream's registration response has no usable client_id or client_secret"))
+	}
+	if err := settleMethod(c, asked.TokenEndpointAuthMethod); err != nil {
+		return nil, err
+	}
+	// Both must have named a redirect URI: we vouch for what was asked, the
+	// upstream for what it registered.
+	c.RedirectURIs = slices.DeleteFunc(c.RedirectURIs, func(uri string) bool { return !slices.Contains(asked.RedirectURIs, uri) })
+	if len(c.RedirectURIs) == 0 {
+		return nil, oauth.ErrInvalidRedirectURI.Describe("The identity provider registered none of the redirect URIs as they were sent")
+	}
+	return c, nil
+}
+
+// settleMethod decides how the client authenticates: as the upstream says, else
+// as asked, else client_secret_basic if there is a secret (RFC 7591 §2).
+func settleMethod(c *oauth.Client, asked string) error {
+	method := c.TokenEndpointAuthMethod
+	if method == "" {
+		method = asked
+	}
+	switch {
+	case method != "" && !slices.Contains(sealedMethods(), method):
+		return oauth.ErrInvalidClientMetadata.Describe("The identity provider chose a token_endpoint_auth_method that cannot be relayed; ask for none, client_secret_basic or client_secret_post")
+	case c.ClientSecret == "":
+		method = oauth.AuthMethodNone
+	case method == "":
+		method = oauth.AuthMethodClientSecretBasic
+	}
+	c.TokenEndpointAuthMethod = method
+	if method == oauth.AuthMethodNone {
+		c.ClientSecret = ""
+	}
+	if c.ClientSecret == "" {
+		c.ClientSecretExpiresAt = 0
+	}
+	return nil
+}
+
+// checkOwn refuses an upstream that gives one client to several: each could
+// have codes that are meant for another sent to itself (R44, confused deputy).
+func (s *registrar) checkOwn(upstreamID string, metadata []byte) error {
+	if s.static[upstreamID] == nil && s.seen.add(sha256.Sum256([]byte(upstreamID)), sha256.Sum256(metadata)) {
+		return nil
+	}
+	s.upstream.log.Error("the upstream identity provider answers different registrations with the same client_id, so that clients could get each other's codes (confused deputy); such an upstream needs the broker mode (upstream …), where each client has its own consent",
+		"upstream", s.upstream.identity, "client", hashID(upstreamID))
+	return oauth.ErrServerError.Describe("The identity provider gives one client id to several clients, which is unsafe; the operator of this server has to use the broker mode")
+}
+
+// handOut seals what has to be remembered into the client_id.
+func (s *registrar) handOut(c *oauth.Client) (*oauth.Client, error) {
+	sealed := &sealedClient{
+		upstreamID:      c.ClientID,
+		secret:          c.ClientSecret,
+		secretExpiresAt: c.ClientSecretExpiresAt,
+		method:          c.TokenEndpointAuthMethod,
+		redirectURIs:    c.RedirectURIs,
+		grantTypes:      c.GrantTypes,
+		applicationType: c.ApplicationType,
+		name:            c.ClientName,
+		scope:           c.Scope,
+	}
+	errTooLong := oauth.ErrInvalidClientMetadata.Describe("The client metadata is too long for this server; register fewer or shorter redirect URIs")
+	if !sealed.fit() {
+		return nil, errTooLong
+	}
+	id, err := s.seals.sealID(sealed.encode())
+	if errors.Is(err, seal.ErrTooLarge) {
+		return nil, errTooLong
+	} else if err != nil {
+		return nil, err
+	}
+	c.ClientID = id
+	if c.ClientIDIssuedAt == 0 {
+		c.ClientIDIssuedAt = s.now().Unix()
+	}
+	return c, nil
+}

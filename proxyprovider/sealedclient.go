@@ -1,0 +1,122 @@
+package proxyprovider
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+// maxSealedID is the longest client_id that is handed out, in characters.
+const maxSealedID = 1024
+
+// sealedClient is what the client_id of a registered client holds: all that is
+// remembered of it.
+//
+// As bytes: format (1), method, grant types and application type (1 each, bits
+// below), secret expiry (uvarint, seconds since 1970), then as strings with
+// their length before them: upstream client_id, secret, name, scope, and the
+// redirect URIs up to the end.
+type sealedClient struct {
+	upstreamID      string
+	secret          string
+	secretExpiresAt int64
+	method          string
+	redirectURIs    []string
+	grantTypes      []string
+	applicationType string
+	name            string
+	scope           string
+}
+
+const sealedClientFormat = 1
+
+var errSealedClient = errors.New("the sealed client cannot be read")
+
+// The tables give each value its number; they only ever grow at the end.
+func sealedMethods() []string {
+	return []string{oauth.AuthMethodNone, oauth.AuthMethodClientSecretBasic, oauth.AuthMethodClientSecretPost}
+}
+
+func sealedGrantTypes() []string {
+	return []string{oauth.GrantTypeAuthorizationCode, oauth.GrantTypeRefreshToken, oauth.GrantTypeClientCredentials}
+}
+
+func sealedApplicationTypes() []string {
+	return []string{"", oauth.ApplicationTypeNative, oauth.ApplicationTypeWeb}
+}
+
+// encode returns the binary form. What has no number is left out: a grant type
+// that nobody here offers, an application type that means nothing.
+func (c *sealedClient) encode() []byte {
+	method := max(slices.Index(sealedMethods(), c.method), 0)
+	application := max(slices.Index(sealedApplicationTypes(), c.applicationType), 0)
+	grants := 0
+	for i, g := range sealedGrantTypes() {
+		if slices.Contains(c.grantTypes, g) {
+			grants |= 1 << i
+		}
+	}
+	b := []byte{sealedClientFormat, byte(method), byte(grants), byte(application)}
+	b = binary.AppendUvarint(b, uint64(max(c.secretExpiresAt, 0))) //nolint:gosec // not negative
+	for _, s := range append([]string{c.upstreamID, c.secret, c.name, c.scope}, c.redirectURIs...) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return b
+}
+
+// decodeSealedClient is the inverse of encode.
+func decodeSealedClient(b []byte) (*sealedClient, error) {
+	if len(b) < 4 || b[0] != sealedClientFormat ||
+		int(b[1]) >= len(sealedMethods()) || int(b[2]) >= 1<<len(sealedGrantTypes()) || int(b[3]) >= len(sealedApplicationTypes()) {
+		return nil, errSealedClient
+	}
+	c := &sealedClient{method: sealedMethods()[b[1]], applicationType: sealedApplicationTypes()[b[3]]}
+	for i, g := range sealedGrantTypes() {
+		if b[2]&(1<<i) != 0 {
+			c.grantTypes = append(c.grantTypes, g)
+		}
+	}
+	b = b[4:]
+	expiry, n := binary.Uvarint(b)
+	if n <= 0 || expiry > 1<<62 {
+		return nil, errSealedClient
+	}
+	c.secretExpiresAt = int64(expiry)
+	b = b[n:]
+	var texts []string
+	for len(b) > 0 {
+		size, n := binary.Uvarint(b)
+		if n <= 0 || size > uint64(len(b)-n) { //nolint:gosec // not negative
+			return nil, errSealedClient
+		}
+		texts = append(texts, string(b[n:n+int(size)])) //nolint:gosec // at most len(b)
+		b = b[n+int(size):]                             //nolint:gosec // at most len(b)
+	}
+	if len(texts) < 5 || texts[0] == "" {
+		return nil, errSealedClient
+	}
+	c.upstreamID, c.secret, c.name, c.scope = texts[0], texts[1], texts[2], texts[3]
+	c.redirectURIs = texts[4:]
+	return c, nil
+}
+
+// fit drops what is optional, until the sealed id is short enough: the name is
+// only shown, and the upstream holds the client to its scope by itself. It
+// reports whether it fits now.
+func (c *sealedClient) fit() bool {
+	fits := func() bool {
+		return base64.RawURLEncoding.EncodedLen(len(c.encode())+seal.Overhead) <= maxSealedID
+	}
+	if !fits() {
+		c.name = ""
+	}
+	if !fits() {
+		c.scope = ""
+	}
+	return fits()
+}

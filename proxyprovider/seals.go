@@ -1,0 +1,111 @@
+package proxyprovider
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+// sealers opens the keys on first use and seals what this package hands out.
+// Everything is bound to our issuer and to the upstream: after a change of the
+// upstream, ids and refresh tokens of the old one are not sent to the new one.
+type sealers struct {
+	issuer   string
+	upstream string
+	open     func() (*seal.Ring, error)
+	log      *slog.Logger
+
+	mu      sync.Mutex
+	opening chan struct{} // closed when the attempt under way is over
+	ready   *readySealers
+}
+
+type readySealers struct{ id, refresh *seal.Sealer }
+
+// get returns the sealers, opening the keys if that has not succeeded yet. One
+// attempt runs at a time, outside the lock.
+func (s *sealers) get() (*readySealers, error) {
+	for {
+		s.mu.Lock()
+		if s.ready != nil {
+			defer s.mu.Unlock()
+			return s.ready, nil
+		}
+		if wait := s.opening; wait != nil {
+			s.mu.Unlock()
+			<-wait
+			continue
+		}
+		done := make(chan struct{})
+		s.opening = done
+		s.mu.Unlock()
+
+		ring, err := s.openRing()
+
+		s.mu.Lock()
+		s.opening = nil
+		if err == nil {
+			s.ready = &readySealers{
+				id:      ring.Sealer(seal.PurposeProxyID, s.issuer),
+				refresh: ring.Sealer(seal.PurposeProxyRefresh, s.issuer),
+			}
+		}
+		ready := s.ready
+		s.mu.Unlock()
+		close(done)
+		if err != nil {
+			return nil, oauth.ErrServerError.Describe("The server cannot open its encryption key").Because(err)
+		}
+		return ready, nil
+	}
+}
+
+func (s *sealers) openRing() (*seal.Ring, error) {
+	if s.open != nil {
+		return s.open()
+	}
+	s.log.Warn("no encryption key is configured: a random one is used, so clients must register again after a restart")
+	return seal.NewRing(seal.GenerateKey())
+}
+
+// sealID returns the client_id for a client registered upstream.
+func (s *sealers) sealID(plaintext []byte) (string, error) {
+	ready, err := s.get()
+	if err != nil {
+		return "", err
+	}
+	return ready.id.Seal(plaintext, time.Time{}, s.upstream)
+}
+
+// openID is the inverse of sealID; seal.ErrInvalid if the id is not ours.
+func (s *sealers) openID(id string, now time.Time) ([]byte, error) {
+	ready, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return ready.id.Open(id, now, s.upstream)
+}
+
+// sealRefresh wraps the upstream's refresh token for one client. The upstream
+// decides how long it lives.
+func (s *sealers) sealRefresh(token, clientID string) (string, error) {
+	ready, err := s.get()
+	if err != nil {
+		return "", err
+	}
+	return ready.refresh.Seal([]byte(token), time.Time{}, s.upstream, clientID)
+}
+
+// openRefresh is the inverse of sealRefresh; seal.ErrInvalid if the token is
+// not ours or was given to another client.
+func (s *sealers) openRefresh(token, clientID string, now time.Time) (string, error) {
+	ready, err := s.get()
+	if err != nil {
+		return "", err
+	}
+	plaintext, err := ready.refresh.Open(token, now, s.upstream, clientID)
+	return string(plaintext), err
+}

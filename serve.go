@@ -1,0 +1,128 @@
+package mcpauth
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/caddy-mcp/mcpauth/bearer"
+)
+
+// served is the part that the handlers share: a request's way through a site.
+type served struct {
+	site   *site
+	logger *zap.Logger
+}
+
+// serve takes a request through its steps.
+func (h *served) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if answerProbe(r, h.site) {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	// Guarded or not: what looks like our word about the caller comes from us
+	// alone (SECURITY §7).
+	bearer.StripIdentity(r)
+	original := originalURL(r)
+	if endpoint := h.endpoint(original, r.URL); endpoint != nil {
+		h.warnOfUntrustedProxy(r)
+		h.serveEndpoint(w, r, endpoint)
+		return nil
+	}
+	decision, admitted := h.site.guard.Check(w, r, original)
+	if !admitted {
+		return nil
+	}
+	if !decision.Guarded {
+		return next.ServeHTTP(w, r)
+	}
+	if decision.Writer != nil {
+		w = decision.Writer
+	}
+	setUser(r, decision.Info)
+	if err := h.forward(r, decision); err != nil {
+		h.logger.Error("identity headers cannot be sent", zap.Error(err))
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// endpoint finds what answers the URL that the client asked for, or the one
+// that it was rewritten to. The first counts too, so that try_files and other
+// rewrites do not hide the well-known documents.
+func (h *served) endpoint(original, current *url.URL) http.Handler {
+	if endpoint := h.site.endpoint(original.Path); endpoint != nil {
+		return endpoint
+	}
+	if current.Path == original.Path {
+		return nil
+	}
+	return h.site.endpoint(current.Path)
+}
+
+// forward tells the server behind who calls, as the resource's forward says.
+func (h *served) forward(r *http.Request, decision bearer.Decision) error {
+	f := h.site.forwards[decision.Resource.Identifier]
+	if !f.accessToken {
+		bearer.RemoveAuthorization(r)
+	}
+	if !f.identity || decision.Info == nil {
+		return nil
+	}
+	return bearer.SetIdentity(r.Header, decision.Info, f.fields)
+}
+
+// originalURL returns the request's URL as it was before any rewrite.
+func originalURL(r *http.Request) *url.URL {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		return original.URL
+	}
+	return r.URL
+}
+
+// clientIP returns the address that Caddy trusts to be the client's.
+func clientIP(r *http.Request) string {
+	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok {
+		return ip
+	}
+	return r.RemoteAddr
+}
+
+// untrustedProxyWarned makes the advice about trusted_proxies appear once in a
+// process, since it is about the whole server.
+var untrustedProxyWarned atomic.Bool
+
+// warnOfUntrustedProxy tells an operator whose Caddy stands behind a proxy that
+// it does not trust that all clients share one rate limit.
+func (h *served) warnOfUntrustedProxy(r *http.Request) {
+	if untrustedProxyWarned.Load() || len(r.Header["X-Forwarded-For"]) == 0 {
+		return
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		return
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsPrivate() && !peer.Addr().Unmap().IsLoopback() {
+		return
+	}
+	if untrustedProxyWarned.CompareAndSwap(false, true) {
+		h.logger.Warn("requests come through a proxy that Caddy does not trust, so all clients count as one address in rate limits and logs; set the global option: servers { trusted_proxies static private_ranges }",
+			zap.String("proxy", peer.Addr().String()))
+	}
+}
+
+var errNoReplacer = errors.New("the request has no replacer: the handler runs outside Caddy's HTTP server")
+
+func replacerOf(r *http.Request) (*caddy.Replacer, error) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return nil, errNoReplacer
+	}
+	return repl, nil
+}

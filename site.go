@@ -1,0 +1,327 @@
+package mcpauth
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-mcp/mcpauth/authserver"
+	"github.com/caddy-mcp/mcpauth/bearer"
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+// site is what a handler serves: the endpoints of an authorization server,
+// metadata, and the guard of the resources.
+type site struct {
+	// issuer names the site in messages.
+	issuer string
+	// server is nil where this site is no authorization server.
+	server *authserver.Server
+	// mirror holds, by path, the metadata of an external authorization server.
+	mirror map[string]http.Handler
+	guard  *bearer.Guard
+	// forwards holds, by resource identifier, what the server behind learns.
+	forwards map[string]forwarding
+	// authorizePath is the endpoint whose URLs hold what no log may show.
+	authorizePath string
+	// probes are the resources' metadata URLs on this site's origin.
+	probes []string
+
+	needsKeys bool
+	start     []func()
+}
+
+// forwarding is a resolved Forward.
+type forwarding struct {
+	identity    bool
+	fields      bearer.IdentityFields
+	accessToken bool
+}
+
+func newForwarding(f *Forward) forwarding {
+	if f == nil {
+		return forwarding{identity: true}
+	}
+	return forwarding{
+		identity:    f.Kind != "none",
+		accessToken: f.Kind == "access_token",
+		fields: bearer.IdentityFields{
+			Email:  slices.Contains(f.Fields, "email"),
+			Name:   slices.Contains(f.Fields, "name"),
+			Groups: slices.Contains(f.Fields, "groups"),
+		},
+	}
+}
+
+// endpoint returns what answers at path, nil if it is none of ours.
+func (s *site) endpoint(path string) http.Handler {
+	if s.server != nil {
+		if h := s.server.Endpoint(path); h != nil {
+			return h
+		}
+	}
+	if h, ok := s.mirror[strings.TrimSuffix(path, "/")]; ok {
+		return h
+	}
+	return s.guard.Metadata(path)
+}
+
+// siteConfig is the resolved configuration of a site.
+type siteConfig struct {
+	issuer               string
+	base                 string
+	insecureDev          bool
+	resources            []*Resource
+	clients              []*Client
+	registration         *Registration
+	rateLimits           *RateLimits
+	serviceDocumentation string
+	logger               *slog.Logger
+}
+
+// plan is what the resources of a site come to.
+type plan struct {
+	guarded []bearer.Resource
+	// identifiers are all resources that tokens can be asked for.
+	identifiers  []string
+	defaultIndex int
+	paths        []string
+	scopes       []string
+	forwards     map[string]forwarding
+}
+
+// planResources turns the settings of the resources into the guard's. Without
+// any, the whole site is guarded and its identifier is <origin>/mcp, where MCP
+// servers usually are.
+func (c *siteConfig) planResources() (*plan, error) {
+	origin, err := oauth.Origin(c.base)
+	if err != nil {
+		return nil, fmt.Errorf("base_url %s: %w", c.base, err)
+	}
+	p := &plan{defaultIndex: -1, forwards: make(map[string]forwarding)}
+	resources := c.resources
+	if len(resources) == 0 {
+		p.add(bearer.Resource{Identifier: origin + "/mcp", Path: "/"}, &Resource{})
+		p.paths = append(p.paths, "/mcp")
+		return p, nil
+	}
+	for _, r := range resources {
+		path, identifier := r.Path, r.URL
+		if identifier != "" {
+			u, err := url.Parse(identifier)
+			if err != nil {
+				return nil, fmt.Errorf("resource %s: %w", identifier, err)
+			}
+			if o, err := oauth.Origin(identifier); err != nil || o != origin {
+				if err != nil {
+					return nil, fmt.Errorf("resource %s: %w", identifier, err)
+				}
+				p.foreign(identifier, r)
+				continue
+			}
+			path = u.Path
+		}
+		if path == "" {
+			path = "/"
+		}
+		if identifier == "" {
+			identifier = origin + strings.TrimSuffix(path, "/")
+		}
+		p.add(bearer.Resource{Identifier: identifier, Path: path}, r)
+		if path != "/" {
+			p.paths = append(p.paths, path)
+		}
+	}
+	if len(p.guarded) == 0 {
+		return nil, fmt.Errorf("every resource is on another host than %s, so this site guards nothing; add one of its own", origin)
+	}
+	return p, nil
+}
+
+func (p *plan) foreign(identifier string, r *Resource) {
+	if r.Default {
+		p.defaultIndex = len(p.identifiers)
+	}
+	p.identifiers = append(p.identifiers, identifier)
+	p.addScopes(r.Scopes)
+}
+
+func (p *plan) add(g bearer.Resource, r *Resource) {
+	p.foreign(g.Identifier, r)
+	g.Name = r.Name
+	g.Documentation = r.Documentation
+	g.Scopes = r.Scopes
+	g.Require = r.Require
+	g.Implies = r.Implies
+	g.Origins = r.Origins
+	g.Default = r.Default
+	for _, rule := range r.Paths {
+		g.Paths = append(g.Paths, bearer.PathRule{Pattern: rule.Path, Scopes: rule.Scopes})
+	}
+	p.guarded = append(p.guarded, g)
+	p.forwards[g.Identifier] = newForwarding(r.Forward)
+}
+
+func (p *plan) addScopes(scopes []string) {
+	for _, scope := range scopes {
+		if !slices.Contains(p.scopes, scope) {
+			p.scopes = append(p.scopes, scope)
+		}
+	}
+}
+
+// newSite builds a site around the mode that newMode returns. It opens nothing.
+func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*site, error) {
+	p, err := c.planResources()
+	if err != nil {
+		return nil, err
+	}
+	resources, err := oauth.NewResourceSet(p.identifiers, p.defaultIndex)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := newMode(ModeEnv{
+		Issuer:         c.issuer,
+		InsecureDev:    c.insecureDev,
+		Resources:      p.identifiers,
+		Clients:        c.oauthClients(),
+		Dynamic:        c.registration == nil || !c.registration.DynamicOff,
+		RedirectPolicy: c.registration.policy(),
+		Keys:           app.keys,
+		Logger:         c.logger,
+		app:            app,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &site{issuer: c.issuer, forwards: p.forwards, needsKeys: mode.NeedsKeys, start: mode.Start}
+	if mode.Provider != nil {
+		if err := c.addServer(s, p, resources, mode); err != nil {
+			return nil, err
+		}
+	}
+	if mode.Mirror != nil {
+		s.mirror = mirrorPaths(mode.Mirror, append([]string{""}, p.paths...))
+	}
+	if err := c.addGuard(s, p, mode); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *siteConfig) oauthClients() []oauth.Client {
+	var clients []oauth.Client
+	for _, configured := range c.clients {
+		client := oauth.Client{
+			ClientMetadata: oauth.ClientMetadata{
+				RedirectURIs: configured.RedirectURIs,
+				ClientName:   configured.Name,
+				Scope:        oauth.JoinScope(configured.Scopes),
+			},
+			ClientInformation: oauth.ClientInformation{ClientID: configured.ID, ClientSecret: configured.Secret},
+		}
+		if configured.Secret == "" {
+			client.TokenEndpointAuthMethod = oauth.AuthMethodNone
+		}
+		clients = append(clients, client)
+	}
+	return clients
+}
+
+func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, mode *Mode) error {
+	static := make(map[string]bool, len(c.clients))
+	for _, client := range c.clients {
+		static[client.ID] = true
+	}
+	cfg := authserver.Config{
+		Issuer:               c.issuer,
+		BaseURL:              c.base,
+		InsecureIssuer:       c.insecureDev,
+		Provider:             mode.Provider,
+		ServiceDocumentation: c.serviceDocumentation,
+		ScopesSupported:      slices.Concat(p.scopes, mode.ScopesSupported),
+		Resources:            resources,
+		ResourcePaths:        p.paths,
+		RedirectPolicy:       c.registration.policy(),
+		RateLimits:           c.rateLimits.library(mode.ForwardsRegistration),
+		HardLimitClient:      func(client *oauth.Client) bool { return static[client.ClientID] },
+		ClientIP:             clientIP,
+		Logger:               c.logger,
+	}
+	if c.registration != nil {
+		cfg.InitialAccessToken = c.registration.InitialAccessToken
+	}
+	server, err := authserver.New(cfg)
+	if err != nil {
+		return err
+	}
+	s.server = server
+	base, err := url.Parse(c.base)
+	if err != nil {
+		return err
+	}
+	s.authorizePath = strings.TrimSuffix(base.Path, "/") + "/authorize"
+	for _, resource := range p.guarded {
+		if resource.Path != "/" && server.Endpoint(resource.Path) != nil {
+			return fmt.Errorf("resource %s is an endpoint of the authorization server; move the MCP server to another path, or give mcp_auth a base_url with a path", resource.Path)
+		}
+	}
+	return nil
+}
+
+func (c *siteConfig) addGuard(s *site, p *plan, mode *Mode) error {
+	servers := mode.AuthorizationServers
+	if servers == nil {
+		servers = []string{c.issuer}
+	}
+	for i := range p.guarded {
+		p.guarded[i].Audiences = mode.Audiences
+		p.guarded[i].AnyAudience = mode.AnyAudience
+		metadataURL, err := oauth.ProtectedResourceMetadataURL(p.guarded[i].Identifier)
+		if err != nil {
+			return err
+		}
+		s.probes = append(s.probes, metadataURL)
+	}
+	guard, err := bearer.NewGuard(bearer.GuardConfig{
+		Resources:            p.guarded,
+		AuthorizationServers: servers,
+		Verifier:             mode.Verifier,
+		Logger:               c.logger,
+	})
+	if err != nil {
+		return err
+	}
+	s.guard = guard
+	return nil
+}
+
+// library returns the limits for the authserver package. Registration that the
+// identity provider has to store is scarcer than one that only costs CPU.
+func (l *RateLimits) library(forwardsRegistration bool) authserver.RateLimits {
+	var limits authserver.RateLimits
+	if forwardsRegistration {
+		limits.Register = &authserver.RateLimit{Count: 60, Window: time.Hour}
+	}
+	if l == nil {
+		return limits
+	}
+	limits.Off = l.Off
+	for _, pair := range []struct {
+		from *RateLimit
+		to   **authserver.RateLimit
+	}{{l.Authorize, &limits.Authorize}, {l.Token, &limits.Token}, {l.Register, &limits.Register}, {l.Revoke, &limits.Revoke}} {
+		if pair.from != nil {
+			*pair.to = &authserver.RateLimit{Count: pair.from.Count, Window: timeDuration(pair.from.Window)}
+		}
+	}
+	return limits
+}
+
+func timeDuration(d caddy.Duration) time.Duration { return time.Duration(d) }
