@@ -82,7 +82,10 @@ func NewGuard(config GuardConfig) (*Guard, error) {
 		return nil, err
 	}
 	slices.SortStableFunc(g.resources, func(a, b *guardedResource) int { return cmp.Compare(len(b.path), len(a.path)) })
-	return g, g.publishMetadata()
+	if err := g.publishMetadata(); err != nil {
+		return nil, err
+	}
+	return g, nil
 }
 
 // checkTogether checks what concerns more than one resource.

@@ -243,4 +243,3 @@ func (l *logLines) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
-

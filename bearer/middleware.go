@@ -37,8 +37,9 @@ func Middleware(g *Guard, options MiddlewareOptions) func(http.Handler) http.Han
 				}
 				r = r.WithContext(ContextWithTokenInfo(r.Context(), decision.Info))
 			}
-			if decision.Writer != nil {
-				w = decision.Writer
+			if cors, ok := decision.Writer.(*corsWriter); ok {
+				defer cors.setHeaders() // for a handler that sets headers and writes nothing
+				w = cors
 			}
 			next.ServeHTTP(w, r)
 		})

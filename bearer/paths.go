@@ -12,7 +12,7 @@ const (
 	// people and clients write have fewer than ten.
 	maxReadings = 64
 	// maxUnclearPath bounds a path that has several readings, in bytes.
-	maxUnclearPath = 8 << 10
+	maxUnclearPath = 4 << 10
 )
 
 // sitePath is the path of a request in every way in which a server behind the

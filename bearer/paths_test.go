@@ -42,13 +42,14 @@ func TestPathReadings(t *testing.T) {
 			// an opaque target has no path to look at, and would be passed on as one
 			"x:%2fmcp", "x:mcp", "x:index.html",
 			// endless
-			"/" + strings.Repeat("%25", 3000) + "6dcp",
+			"/" + strings.Repeat("a", 4096) + "%2fb",
 			"/%" + strings.Repeat("25", 100) + "6dcp",
 		},
 		200: {
 			"/", "/mcpfoo", "/mcp-2", "/mcp.js", "/mcp~", "/xmcp", "/x/mcp", "/m/cp", "/index.html", "/x/../y", "/x%2fy", "/a;b", "/a%5cb", "/%00",
 			"/x%2fmcp", "/x;/mcp", "/mcpfoo/../bar", "/%6dcpfoo", "/static/caf%C3%A9.js", "//", "//x", "/?/mcp", "/x?y=/../mcp", "/%25",
 			"/.well-known/other", "/..mcp", "/...", "/-mcp",
+			"/" + strings.Repeat("a", 8192), "/" + strings.Repeat("%25", 1000) + "6dcp",
 		},
 	} {
 		for _, path := range paths {
@@ -227,7 +228,7 @@ func slowDecode(p string) string {
 func BenchmarkPathReadings(b *testing.B) {
 	guard := newGuard(b, guardTokens{}, guardResource())
 	for name, path := range map[string]string{
-		"escaped": "/static/caf%C3%A9.js", "odd": "/a%2fb;c/../d", "endless": "/" + strings.Repeat("%25", 2600) + "6dcp",
+		"escaped": "/static/caf%C3%A9.js", "odd": "/a%2fb;c/../d", "endless": "/" + strings.Repeat("%2525255c..;%2509/", 225),
 	} {
 		b.Run(name, func(b *testing.B) {
 			request := httptest.NewRequest(http.MethodGet, path, nil)

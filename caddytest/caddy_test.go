@@ -1,9 +1,13 @@
 package caddytest_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,8 +22,8 @@ import (
 
 // caddyInstance is the Caddy of this process.
 type caddyInstance struct {
-	t       *testing.T
-	storage string // folder
+	t   *testing.T
+	dir string // for storage and log
 
 	Port   int
 	Origin string // http://localhost:Port
@@ -30,37 +34,85 @@ type caddyInstance struct {
 func newCaddy(t *testing.T) *caddyInstance {
 	t.Helper()
 	port := freePort(t)
+	c := &caddyInstance{
+		t:      t,
+		dir:    t.TempDir(),
+		Port:   port,
+		Origin: "http://localhost:" + strconv.Itoa(port),
+	}
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping Caddy: %v", err)
 		}
+		if t.Failed() {
+			t.Logf("Caddy's log:\n%s", c.log())
+		}
 	})
-	return &caddyInstance{
-		t:       t,
-		storage: t.TempDir(),
-		Port:    port,
-		Origin:  "http://localhost:" + strconv.Itoa(port),
-	}
+	return c
 }
+
+// globalOptions take the folder for storage and the log file; more may follow.
+const globalOptions = `{
+	admin off
+	persist_config off
+	auto_https off
+	storage file_system %q
+	log {
+		output file %q
+		format json
+		level DEBUG
+	}
+`
+
+// log is everything that Caddy has logged, at level DEBUG, one JSON object a
+// line.
+func (c *caddyInstance) log() string {
+	c.t.Helper()
+	b, err := os.ReadFile(c.logFile())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (c *caddyInstance) logFile() string { return filepath.Join(c.dir, "caddy.log") }
 
 // load replaces the configuration by a Caddyfile without global options; what
 // a test adds to those goes into globals. {ORIGIN} and {PORT} in either stand
 // for those of the instance.
 func (c *caddyInstance) load(globals, caddyfile string) error {
 	c.t.Helper()
-	text := fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n\tstorage file_system %q\n%s\n}\n%s",
-		c.storage, globals, caddyfile)
+	config, err := c.tryAdapt(globals, caddyfile)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+// adapt returns the configuration that load would load.
+func (c *caddyInstance) adapt(globals, caddyfile string) []byte {
+	c.t.Helper()
+	config, err := c.tryAdapt(globals, caddyfile)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return config
+}
+
+func (c *caddyInstance) tryAdapt(globals, caddyfile string) ([]byte, error) {
+	c.t.Helper()
+	text := fmt.Sprintf(globalOptions, filepath.Join(c.dir, "storage"), c.logFile()) + globals + "\n}\n" + caddyfile
 	text = strings.NewReplacer("{ORIGIN}", c.Origin, "{PORT}", strconv.Itoa(c.Port)).Replace(text)
 	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, w := range warnings {
 		if !strings.Contains(w.Message, "not formatted") {
 			c.t.Logf("adapting: %s", w)
 		}
 	}
-	return caddy.Load(config, true)
+	return config, nil
 }
 
 // loadCaddy is newCaddy and load for the tests that need a configuration once.

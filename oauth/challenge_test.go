@@ -179,7 +179,7 @@ func TestParseChallengesIsLinear(t *testing.T) {
 	for _, piece := range []string{"a ", "a", " ", ",", `"`, `a="`, "a=", "a b,", `\`, "a  =", "a=="} {
 		start := time.Now()
 		oauth.ParseChallenges([]string{"Bearer " + strings.Repeat(piece, 1<<18)})
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("2^18 times %q took %s", piece, took)
 		}
 	}

@@ -116,6 +116,7 @@ func TestOrigin(t *testing.T) {
 		{"http://a.example:443", "http://a.example:443"},
 		{"https://a.example:8443/", "https://a.example:8443"},
 		{"https://u:p@a.example/", "https://a.example"},
+		{"https://a.example@b.example@c.example/", "https://c.example"},
 		{"http://[::1]:3000/x", "http://[::1]:3000"},
 		{"vscode-webview://abc/x", "vscode-webview://abc"},
 

@@ -137,6 +137,8 @@ func TestResourceSetResolve(t *testing.T) {
 		{"one: below", one, -1, "https://h.example/mcp/tools/x?y=1", a},
 		{"one with a trailing slash: below", []string{b}, -1, "https://h.example/admin/x", b},
 		{"one that is the origin: below", []string{"https://h.example"}, -1, "https://h.example/mcp", "https://h.example"},
+		{"one with a query: itself", []string{"https://h.example/mcp?t=1"}, -1, "https://h.example/mcp/?t=1", "https://h.example/mcp?t=1"},
+		{"one with a query: nothing is below", []string{"https://h.example/mcp?t=1"}, -1, "https://h.example/mcp/x", ""},
 		{"one: sibling with the same prefix", one, -1, "https://h.example/mcpfoo", ""},
 		{"one: above", one, -1, "https://h.example/other", ""},
 		{"one: below by dot segments only", one, -1, "https://h.example/mcp/../admin", ""},

@@ -42,13 +42,13 @@ type refusal struct {
 
 // readAnswer returns the members of a successful answer, or the upstream's
 // refusal, or an error if the answer is neither: the upstream is in trouble, or
-// something else answers in its place.
-func readAnswer(answer *safehttp.Answer) (members, *refusal, error) {
+// something else answers in its place. read is readObject or readObjectOrForm.
+func readAnswer(answer *safehttp.Answer, read func(*safehttp.Answer) (members, error)) (members, *refusal, error) {
 	status := answer.Status
 	if status < 200 || status >= 300 && status < 400 || status == http.StatusTooManyRequests || status >= 500 {
 		return nil, nil, fmt.Errorf("the upstream answered with status %d", status)
 	}
-	m, err := readMembers(answer)
+	m, err := read(answer)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the upstream answered with status %d and an unreadable body: %w", status, err)
 	}
@@ -63,20 +63,25 @@ func readAnswer(answer *safehttp.Answer) (members, *refusal, error) {
 	return m, nil, nil
 }
 
-// readMembers reads a JSON object, whatever its content type, or a form, which
-// GitHub sends to those who do not ask for JSON, and some to all.
-func readMembers(answer *safehttp.Answer) (members, error) {
-	body := bytes.TrimSpace(answer.Body)
-	if len(body) > 0 && body[0] == '{' {
-		m := make(members)
-		if err := strictjson.Unmarshal(body, &m); err != nil {
-			return nil, err
-		}
-		return m, nil
+// readObject reads a JSON object, whatever its content type.
+func readObject(answer *safehttp.Answer) (members, error) {
+	var m members
+	if err := strictjson.Unmarshal(answer.Body, &m); err != nil {
+		return nil, err
 	}
+	if m == nil {
+		return nil, errors.New("null in place of an object")
+	}
+	return m, nil
+}
+
+// readObjectOrForm reads a JSON object, or a form, which GitHub sends to those
+// who do not ask for JSON, and some to all.
+func readObjectOrForm(answer *safehttp.Answer) (members, error) {
 	mediaType, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type"))
-	if mediaType != "application/x-www-form-urlencoded" {
-		return nil, errors.New("neither a JSON object nor a form")
+	body := bytes.TrimSpace(answer.Body)
+	if mediaType != "application/x-www-form-urlencoded" || bytes.HasPrefix(body, []byte("{")) {
+		return readObject(answer)
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {

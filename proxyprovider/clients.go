@@ -69,6 +69,9 @@ func (s *clientStore) GetClient(_ context.Context, clientID string) (*oauth.Clie
 	}, nil
 }
 
+// Preregistered implements authserver.PreregisteredStore.
+func (s *clientStore) Preregistered(c *oauth.Client) bool { return s.static[c.ClientID] != nil }
+
 // open opens the id of a registered client.
 func (s *clientStore) open(clientID string) (*sealedClient, error) {
 	if len(clientID) > maxSealedID {
@@ -102,9 +105,10 @@ const (
 
 // upstreamClient is an MCP client as the upstream knows it.
 type upstreamClient struct {
-	id     string
-	secret string
-	method clientAuth
+	clientID string // the id that we know it by
+	id       string
+	secret   string
+	method   clientAuth
 	// registered tells that we registered it, so that it can register again.
 	registered bool
 	// presents tells that the secret is the client's own, which it has presented
@@ -120,7 +124,7 @@ func (s *clientStore) upstreamClient(c *oauth.Client) (*upstreamClient, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newUpstreamClient(sealed.upstreamID, sealed.secret, sealed.method, true), nil
+		return newUpstreamClient(c.ClientID, sealed.upstreamID, sealed.secret, sealed.method, true), nil
 	}
 	method := static.TokenEndpointAuthMethod
 	switch s.auth {
@@ -131,13 +135,13 @@ func (s *clientStore) upstreamClient(c *oauth.Client) (*upstreamClient, error) {
 	case "none":
 		method = oauth.AuthMethodNone
 	}
-	u := newUpstreamClient(static.ClientID, static.ClientSecret, method, false)
+	u := newUpstreamClient(c.ClientID, static.ClientID, static.ClientSecret, method, false)
 	u.presents = static.ClientSecret != "" && static.TokenEndpointAuthMethod != oauth.AuthMethodNone
 	return u, nil
 }
 
-func newUpstreamClient(id, secret, method string, registered bool) *upstreamClient {
-	u := &upstreamClient{id: id, registered: registered, presents: registered}
+func newUpstreamClient(clientID, id, secret, method string, registered bool) *upstreamClient {
+	u := &upstreamClient{clientID: clientID, id: id, registered: registered, presents: registered}
 	switch {
 	case secret == "" || method == oauth.AuthMethodNone:
 		return u

@@ -144,11 +144,11 @@ func NewProxy(cfg ProxyConfig) (Proxy, error) {
 	p := &proxy{
 		upstream: up,
 		clients: clientStore{
-			static:   static,
-			seals:    &sealers{issuer: cfg.Issuer, upstream: up.identity, open: cfg.Keys, log: cfg.Logger},
-			policy:   cfg.RedirectPolicy,
-			auth:     cfg.ClientAuth,
-			now:      cfg.Now,
+			static: static,
+			seals:  &sealers{issuer: cfg.Issuer, upstream: up.identity, open: cfg.Keys, log: cfg.Logger},
+			policy: cfg.RedirectPolicy,
+			auth:   cfg.ClientAuth,
+			now:    cfg.Now,
 		},
 		verifier:     cfg.Verifier,
 		omitResource: cfg.OmitResource,
@@ -215,7 +215,7 @@ func (p *proxy) VerifyAccessToken(ctx context.Context, token string) (*oauth.Tok
 // hashID is how ids of clients appear in logs.
 func hashID(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(sum[:4])
+	return hex.EncodeToString(sum[:6])
 }
 
 // onceLog lets an operator's problem be logged once until it is gone.
@@ -230,4 +230,6 @@ var (
 	_ Proxy                = (*revokingProxy)(nil)
 	_ authserver.Revoker   = (*revokingProxy)(nil)
 	_ authserver.Registrar = (*registrar)(nil)
+
+	_ authserver.PreregisteredStore = (*clientStore)(nil)
 )

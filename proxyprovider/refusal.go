@@ -1,8 +1,9 @@
 package proxyprovider
 
 import (
-	"log/slog"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddy-mcp/mcpauth/oauth"
@@ -50,46 +51,39 @@ func standardCode(code string) string {
 }
 
 // clientError is the answer to the client when the upstream refuses a token or
-// revocation request.
+// revocation request. What the upstream said is its cause, which the Server
+// logs; what the operator has to act on is logged here as an error.
 func (u *upstream) clientError(operation string, c *upstreamClient, r *refusal, sent form) error {
-	attrs := u.refusalAttrs(operation, c.id, r, append(sent, parameter{"client_secret", c.secret}))
+	cause := r.cause(operation, append(slices.Clone(sent), parameter{"client_secret", c.secret}))
+	tell := func(what string) {
+		u.log.Error(what, "upstream", u.identity, "client_hash", hashID(c.clientID), "error", cause)
+	}
 	switch code := standardCode(r.code); {
 	case tokenErrorText(code) != "":
-		u.log.Info("the upstream identity provider refused a request", attrs...)
-		return oauth.NewError(code, tokenErrorText(code)).WithStatus(http.StatusBadRequest)
+		return oauth.NewError(code, tokenErrorText(code)).WithStatus(http.StatusBadRequest).Because(cause)
 	case code == "invalid_client" && c.registered:
-		u.log.Info("the upstream identity provider no longer knows a client that was registered through us", attrs...)
-		return oauth.ErrInvalidClient.Describe("The identity provider no longer knows this client; register it again")
+		return oauth.ErrInvalidClient.Describe("The identity provider no longer knows this client; register it again").Because(cause)
 	case code == "invalid_client" && c.presents:
-		u.log.Error("the upstream identity provider refuses a client's secret; the secret configured here and the one upstream differ", attrs...)
+		tell("the upstream identity provider refuses a client's secret; the secret configured here and the one upstream differ")
 		return oauth.ErrInvalidClient.Describe("The identity provider refused the client's credentials; check its secret with the operator of this server")
 	case code == "invalid_client":
-		u.log.Error("the upstream identity provider refuses a configured client; check its client_id, its secret and client_auth", attrs...)
+		tell("the upstream identity provider refuses a configured client; check its client_id, its secret and client_auth")
 		return oauth.ErrServerError.Describe("The identity provider refused this client as this server's operator configured it")
 	case code == "server_error", code == "temporarily_unavailable", code == "slow_down":
-		u.log.Warn("the upstream identity provider is in trouble", attrs...)
-		return unavailable(nil)
+		return unavailable(cause)
 	default:
-		u.log.Error("the upstream identity provider refused a request with an error that is not known here", attrs...)
+		tell("the upstream identity provider refused a request with an error that is not known here")
 		return oauth.ErrServerError.Describe("The identity provider refused the request")
 	}
 }
 
-// refusalAttrs is what the log tells of a refusal: the upstream's text without
-// what we sent in confidence, on one line, and bounded.
-func (u *upstream) refusalAttrs(operation, clientID string, r *refusal, sent form) []any {
-	return []any{
-		slog.String("operation", operation),
-		slog.String("upstream", u.identity),
-		slog.String("client", hashID(clientID)),
-		slog.Int("status", r.status),
-		slog.String("upstream_error", redact(r.code, sent)),
-		slog.String("upstream_description", redact(r.description, sent)),
-	}
+// cause is what the operator may read of a refusal: the upstream's text without
+// what we sent in confidence, which some repeat there, on one line and bounded.
+func (r *refusal) cause(operation string, sent form) error {
+	return fmt.Errorf("the upstream refused the %s with status %d, error %q, description %q",
+		operation, r.status, redact(r.code, sent), redact(r.description, sent))
 }
 
-// redact takes out of an upstream's text the codes, tokens and secrets of the
-// request, which some repeat there.
 func redact(text string, sent form) string {
 	for _, p := range sent {
 		switch p.name {

@@ -20,6 +20,8 @@ type registrar struct {
 	*clientStore
 	upstream *upstream
 	seen     *seenIDs
+	// closedLog and sharedLog keep what strangers can provoke to one line each.
+	closedLog, sharedLog onceLog
 }
 
 // RegisterClient registers the client upstream (RFC 7591) with the metadata of
@@ -39,13 +41,13 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 	if err != nil {
 		return nil, err
 	}
-	m, refused, err := readAnswer(answer)
+	m, refused, err := readAnswer(answer, readObject)
 	if refused != nil {
 		return nil, s.refused(refused)
 	}
 	if err != nil {
 		if answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden {
-			return nil, s.closed(&refusal{status: answer.Status})
+			return nil, s.closed(err)
 		}
 		return nil, unavailable(err)
 	}
@@ -53,6 +55,7 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 	if err != nil {
 		return nil, err
 	}
+	s.closedLog.gone()
 	if err := s.checkOwn(registered.ClientID, body); err != nil {
 		return nil, err
 	}
@@ -80,31 +83,26 @@ func errNoRegistration() error {
 
 // refused is the answer when the upstream refuses the registration.
 func (s *registrar) refused(r *refusal) error {
-	switch r.code {
-	case "invalid_redirect_uri":
-		s.log("the upstream identity provider refused a registration", r)
-		return oauth.ErrInvalidRedirectURI.Describe("The identity provider refused the redirect URIs")
-	case "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement":
-		s.log("the upstream identity provider refused a registration", r)
-		return oauth.ErrInvalidClientMetadata.Describe("The identity provider refused the client metadata")
+	cause := r.cause("registration", nil)
+	switch {
+	case r.code == "invalid_redirect_uri":
+		return oauth.ErrInvalidRedirectURI.Describe("The identity provider refused the redirect URIs").Because(cause)
+	case r.code == "invalid_client_metadata", r.code == "invalid_software_statement", r.code == "unapproved_software_statement":
+		return oauth.ErrInvalidClientMetadata.Describe("The identity provider refused the client metadata").Because(cause)
+	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
+		return s.closed(cause)
 	}
-	if r.status == http.StatusUnauthorized || r.status == http.StatusForbidden {
-		return s.closed(r)
-	}
-	s.log("the upstream identity provider refused a registration with an error that is not known here", r)
-	return unavailable(nil)
+	return unavailable(cause)
 }
 
 // closed is the answer when the upstream registers nobody without a token of
 // its own (RFC 7591 §3, initial access token), which will not pass by itself.
-func (s *registrar) closed(r *refusal) error {
-	s.upstream.log.Error("the upstream identity provider takes no registrations from here; allow them there, or turn registration off here and add static clients, or use the broker mode",
-		s.upstream.refusalAttrs("registration", "", r, nil)...)
+func (s *registrar) closed(cause error) error {
+	if s.closedLog.first() {
+		s.upstream.log.Error("the upstream identity provider takes no registrations from here; allow them there, or turn registration off here and add static clients, or use the broker mode",
+			"upstream", s.upstream.identity, "error", cause)
+	}
 	return errNoRegistration()
-}
-
-func (s *registrar) log(message string, r *refusal) {
-	s.upstream.log.Warn(message, s.upstream.refusalAttrs("registration", "", r, nil)...)
 }
 
 // readRegistration reads the upstream's answer, a client information response
@@ -190,8 +188,10 @@ func (s *registrar) checkOwn(upstreamID string, metadata []byte) error {
 	if s.static[upstreamID] == nil && s.seen.add(sha256.Sum256([]byte(upstreamID)), sha256.Sum256(metadata)) {
 		return nil
 	}
-	s.upstream.log.Error("the upstream identity provider answers different registrations with the same client_id, so that clients could get each other's codes (confused deputy); such an upstream needs the broker mode (upstream …), where each client has its own consent",
-		"upstream", s.upstream.identity, "client", hashID(upstreamID))
+	if s.sharedLog.first() {
+		s.upstream.log.Error("the upstream identity provider answers different registrations with the same client_id, so that clients could get each other's codes (confused deputy); such an upstream needs the broker mode (upstream …), where each client has its own consent",
+			"upstream", s.upstream.identity, "upstream_client_hash", hashID(upstreamID))
+	}
 	return oauth.ErrServerError.Describe("The identity provider gives one client id to several clients, which is unsafe; the operator of this server has to use the broker mode")
 }
 

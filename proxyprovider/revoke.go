@@ -41,7 +41,7 @@ func (p *revokingProxy) RevokeToken(ctx context.Context, c *oauth.Client, x auth
 	if err != nil {
 		return err
 	}
-	_, refused, err := readAnswer(answer)
+	_, refused, err := readAnswer(answer, readObjectOrForm)
 	switch {
 	case refused == nil && answer.Status >= 200 && answer.Status < 300:
 		return nil // RFC 7009 §2.2: the body is ignored; it is often empty or HTML

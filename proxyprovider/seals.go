@@ -30,37 +30,37 @@ type readySealers struct{ id, refresh *seal.Sealer }
 func (s *sealers) get() (*readySealers, error) {
 	for {
 		s.mu.Lock()
-		if s.ready != nil {
-			defer s.mu.Unlock()
-			return s.ready, nil
+		ready, wait := s.ready, s.opening
+		if ready == nil && wait == nil {
+			s.opening = make(chan struct{})
 		}
-		if wait := s.opening; wait != nil {
-			s.mu.Unlock()
-			<-wait
-			continue
-		}
-		done := make(chan struct{})
-		s.opening = done
 		s.mu.Unlock()
-
-		ring, err := s.openRing()
-
-		s.mu.Lock()
-		s.opening = nil
-		if err == nil {
-			s.ready = &readySealers{
-				id:      ring.Sealer(seal.PurposeProxyID, s.issuer),
-				refresh: ring.Sealer(seal.PurposeProxyRefresh, s.issuer),
-			}
+		switch {
+		case ready != nil:
+			return ready, nil
+		case wait == nil:
+			return s.attempt()
 		}
-		ready := s.ready
-		s.mu.Unlock()
-		close(done)
-		if err != nil {
-			return nil, oauth.ErrServerError.Describe("The server cannot open its encryption key").Because(err)
-		}
-		return ready, nil
+		<-wait
 	}
+}
+
+// attempt opens the keys and ends the wait of others, whatever happens.
+func (s *sealers) attempt() (ready *readySealers, err error) {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		close(s.opening)
+		s.opening, s.ready = nil, ready
+	}()
+	ring, err := s.openRing()
+	if err != nil {
+		return nil, oauth.ErrServerError.Describe("The server cannot open its encryption key").Because(err)
+	}
+	return &readySealers{
+		id:      ring.Sealer(seal.PurposeProxyID, s.issuer),
+		refresh: ring.Sealer(seal.PurposeProxyRefresh, s.issuer),
+	}, nil
 }
 
 func (s *sealers) openRing() (*seal.Ring, error) {

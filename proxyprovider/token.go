@@ -61,7 +61,7 @@ func (p *proxy) requestTokens(ctx context.Context, c *oauth.Client, operation st
 	if err != nil {
 		return nil, err
 	}
-	m, refused, err := readAnswer(answer)
+	m, refused, err := readAnswer(answer, readObjectOrForm)
 	if err != nil {
 		return nil, unavailable(err)
 	}

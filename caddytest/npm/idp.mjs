@@ -100,7 +100,7 @@ function withoutIss(provider) {
   provider.use(async (ctx, next) => {
     await next();
     const location = ctx.response.get('location');
-    if (location.includes('iss=')) {
+    if (location?.includes('iss=')) {
       const url = new URL(location, provider.issuer);
       url.searchParams.delete('iss');
       ctx.set('location', url.href);

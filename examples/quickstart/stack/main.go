@@ -5,15 +5,13 @@ package main
 import (
 	"context"
 	"flag"
-	"log"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 )
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("quickstart: ")
 	var o options
 	flag.IntVar(&o.port, "port", 8080, "port of Caddy, which MCP clients talk to")
 	flag.IntVar(&o.idpPort, "idp-port", 9400, "port of the identity provider for development")
@@ -22,8 +20,10 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		log.Fatal(err)
+	err := run(ctx, o, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "quickstart:", err)
+		os.Exit(1)
 	}
 }

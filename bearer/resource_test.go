@@ -1,0 +1,112 @@
+package bearer_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/caddy-mcp/mcpauth/bearer"
+)
+
+func TestNewGuardRefuses(t *testing.T) {
+	issuers := []string{guardIssuer}
+	one := func(change func(*bearer.Resource)) bearer.GuardConfig {
+		resource := guardResource()
+		change(&resource)
+		return bearer.GuardConfig{Resources: []bearer.Resource{resource}, AuthorizationServers: issuers, Verifier: guardTokens{}}
+	}
+	two := func(a, b bearer.Resource) bearer.GuardConfig {
+		return bearer.GuardConfig{Resources: []bearer.Resource{a, b}, AuthorizationServers: issuers, Verifier: guardTokens{}}
+	}
+	identifier := func(s string) bearer.GuardConfig { return one(func(r *bearer.Resource) { r.Identifier = s }) }
+	path := func(s string) bearer.GuardConfig { return one(func(r *bearer.Resource) { r.Path = s }) }
+	rule := func(pattern string, scopes ...string) bearer.GuardConfig {
+		return one(func(r *bearer.Resource) { r.Paths = []bearer.PathRule{{Pattern: pattern, Scopes: scopes}} })
+	}
+	origin := func(s string) bearer.GuardConfig { return one(func(r *bearer.Resource) { r.Origins = []string{s} }) }
+	issuer := func(s string) bearer.GuardConfig {
+		return one(func(r *bearer.Resource) { r.AuthorizationServers = []string{s} })
+	}
+	for name, test := range map[string]struct {
+		config bearer.GuardConfig
+		want   string // part of the error
+	}{
+		"no verifier":                {bearer.GuardConfig{Resources: []bearer.Resource{guardResource()}, AuthorizationServers: issuers}, "a verifier is needed"},
+		"no resources":               {bearer.GuardConfig{AuthorizationServers: issuers, Verifier: guardTokens{}}, "for the whole site give one with the path /"},
+		"no authorization server":    {bearer.GuardConfig{Resources: []bearer.Resource{guardResource()}, Verifier: guardTokens{}}, "an authorization server is needed"},
+		"relative issuer":            {issuer("auth.example.com"), "must be an absolute https or http URL"},
+		"issuer with query":          {issuer("https://auth.example.com?x"), "must not hold a query or fragment"},
+		"empty identifier":           {identifier(""), "must be an absolute https or http URL"},
+		"relative identifier":        {identifier("/mcp"), "must be an absolute https or http URL"},
+		"identifier of a scheme":     {identifier("ftp://mcp.example.com/mcp"), "must be an absolute https or http URL"},
+		"opaque identifier":          {identifier("urn:mcp"), "must be an absolute https or http URL"},
+		"identifier with fragment":   {identifier("https://mcp.example.com/mcp#x"), "must not hold a query or fragment"},
+		"identifier with query":      {identifier("https://mcp.example.com/mcp?x=1"), "must not hold a query or fragment"},
+		"identifier with userinfo":   {identifier("https://u:p@mcp.example.com/mcp"), "must not hold a user name or password"},
+		"identifier, dot segments":   {identifier("https://mcp.example.com/x/../mcp"), "dot segment"},
+		"identifier, not a URL":      {identifier("https://mcp.example.com/%zz"), "is not a URL"},
+		"path without slash":         {path("mcp"), `write "/mcp"`},
+		"path with slash at the end": {path("/mcp/"), `write "/mcp", which guards everything below it too`},
+		"path with star":             {path("/mcp/*"), "write the path without *"},
+		"path with query":            {path("/mcp?x"), "must not hold"},
+		"path with escape":           {path("/m%63p"), "must not hold"},
+		"path with dot segment":      {path("/a/../mcp"), "must not hold"},
+		"path with doubled slash":    {path("//mcp"), "must not hold"},
+		"path with semicolon":        {path("/mcp;x"), "must not hold"},
+		"path outside ASCII":         {path("/café"), "plain ASCII"},
+		"rule outside":               {rule("/other", "s"), `write a site path that begins with "/mcp"`},
+		"rule beside":                {rule("/mcpfoo*", "s"), `write a site path that begins with "/mcp"`},
+		"rule without slash":         {rule("mcp/x", "s"), `write "/mcp/x"`},
+		"rule with a star inside":    {rule("/mcp/*/x", "s"), "understood at the end only"},
+		"rule without scopes":        {rule("/mcp/x"), "names no scope"},
+		"rule with a bad scope":      {rule("/mcp/x", "a b"), "is not a scope"},
+		"rule with offline_access":   {rule("/mcp/x", "offline_access"), "leave it out here"},
+		"bad scope":                  {one(func(r *bearer.Resource) { r.Scopes = []string{`a"b`} }), "is not a scope"},
+		"empty scope":                {one(func(r *bearer.Resource) { r.Scopes = []string{""} }), "is not a scope"},
+		"required offline_access":    {one(func(r *bearer.Resource) { r.Require = []string{"offline_access"} }), "leave it out here"},
+		"bad required scope":         {one(func(r *bearer.Resource) { r.Require = []string{"é"} }), "is not a scope"},
+		"implies itself":             {one(func(r *bearer.Resource) { r.Implies = map[string][]string{"a": {"a"}} }), `"a" implies itself`},
+		"implies in a circle":        {one(func(r *bearer.Resource) { r.Implies = map[string][]string{"a": {"b"}, "b": {"c"}, "c": {"a"}} }), "implies itself, through"},
+		"a circle off the path":      {one(func(r *bearer.Resource) { r.Implies = map[string][]string{"a": {"b"}, "b": {"c"}, "c": {"b"}} }), "implies itself, through"},
+		"implies a bad scope":        {one(func(r *bearer.Resource) { r.Implies = map[string][]string{"a": {"b c"}} }), "is not a scope"},
+		"any origin":                 {origin("*"), "list the origins"},
+		"origin with path":           {origin("https://app.example.com/"), "write scheme and host without path"},
+		"origin without scheme":      {origin("app.example.com"), "write scheme and host without path"},
+		"null origin":                {origin("null"), "write scheme and host without path"},
+		"empty audience":             {one(func(r *bearer.Resource) { r.Audiences = []string{""} }), "an audience is empty"},
+		"audiences and any":          {one(func(r *bearer.Resource) { r.Audiences, r.AnyAudience = []string{"x"}, true }), "choose one"},
+		"relative documentation":     {one(func(r *bearer.Resource) { r.Documentation = "docs" }), "must be an absolute"},
+		"one path twice":             {two(guardResource(), bearer.Resource{Identifier: "https://mcp.example.com/x", Path: "/MCP"}), "guard the same path"},
+		"the whole site twice":       {two(bearer.Resource{Identifier: guardIdentifier}, bearer.Resource{Identifier: "https://mcp.example.com/x", Path: "/"}), "guard the same path"},
+		"one identifier twice":       {two(guardResource(), bearer.Resource{Identifier: "https://MCP.example.com/mcp/", Path: "/x"}), "mean the same resource"},
+		"one metadata path twice":    {two(guardResource(), bearer.Resource{Identifier: "https://other.example.com/mcp", Path: "/x"}), "metadata at the same path"},
+		"two defaults": {
+			two(bearer.Resource{Identifier: guardIdentifier, Path: "/mcp", Default: true}, bearer.Resource{Identifier: "https://mcp.example.com/x", Path: "/x", Default: true}),
+			"mark one only",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guard, err := bearer.NewGuard(test.config)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want an error with %q", err, test.want)
+			}
+			if guard != nil {
+				t.Error("there is a guard beside the error")
+			}
+		})
+	}
+}
+
+func TestNewGuardAccepts(t *testing.T) {
+	for name, resource := range map[string]bearer.Resource{
+		"whole site":               {Identifier: guardIdentifier},
+		"bare origin":              {Identifier: "https://mcp.example.com", Path: "/"},
+		"http on loopback":         {Identifier: "http://localhost:8080/mcp", Path: "/mcp"},
+		"path of its own":          {Identifier: guardIdentifier, Path: "/internal/v1.0/mcp-server_2~x"},
+		"rule for all of it":       {Identifier: guardIdentifier, Path: "/mcp", Paths: []bearer.PathRule{{Pattern: "/mcp*", Scopes: []string{"s"}}}},
+		"rule on the whole site":   {Identifier: guardIdentifier, Paths: []bearer.PathRule{{Pattern: "/*", Scopes: []string{"s"}}}},
+		"diamond of implications":  {Identifier: guardIdentifier, Implies: map[string][]string{"a": {"b", "c"}, "b": {"d"}, "c": {"d"}}},
+		"offline_access in scopes": {Identifier: guardIdentifier, Scopes: []string{"a", "offline_access"}},
+	} {
+		t.Run(name, func(t *testing.T) { newGuard(t, guardTokens{}, resource) })
+	}
+}

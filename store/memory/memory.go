@@ -1,0 +1,290 @@
+// Package memory is a store in the memory of this process: it outlives nothing.
+// It is for tests, for trying things out, and for those who accept that everyone
+// signs in again after a restart.
+package memory
+
+import (
+	"context"
+	"hash/maphash"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddy-mcp/mcpauth/store"
+	"github.com/caddy-mcp/mcpauth/store/internal/cas"
+	"github.com/caddy-mcp/mcpauth/store/internal/expiry"
+)
+
+// shards is the number of independent maps; a power of two.
+const shards = 64
+
+// Options configures New; the zero value works.
+type Options struct {
+	// SweepInterval is how often the memory of expired records is freed; a minute
+	// by default.
+	SweepInterval time.Duration
+	// Now is the clock; time.Now by default.
+	Now func() time.Time
+}
+
+// Store is a store.Store. Make one with New.
+type Store struct {
+	now    func() time.Time
+	seed   maphash.Seed
+	shards [shards]shard
+	stop   chan struct{}
+	swept  chan struct{} // closed when the sweeper has ended
+}
+
+// shard holds some of the records. A record is a string, so that it is one
+// allocation and can be handed around without a lock: nobody can change it.
+type shard struct {
+	mu   sync.RWMutex
+	m    map[string]record // nil when the store is closed
+	peak int               // the most records since m was made
+}
+
+type record struct {
+	value  string
+	expiry int64 // see package expiry
+}
+
+// New returns an empty store. It owns a goroutine until it is closed.
+func New(o Options) *Store {
+	if o.SweepInterval <= 0 {
+		o.SweepInterval = time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Store{now: o.Now, seed: maphash.MakeSeed(), stop: make(chan struct{}), swept: make(chan struct{})}
+	for i := range s.shards {
+		s.shards[i].m = make(map[string]record)
+	}
+	go s.sweepEvery(o.SweepInterval)
+	return s
+}
+
+func (s *Store) shard(key string) *shard {
+	return &s.shards[maphash.String(s.seed, key)%shards]
+}
+
+// begin checks what every operation on a key checks first.
+func (s *Store) begin(ctx context.Context, key string) error {
+	select {
+	case <-s.stop:
+		return store.ErrClosed
+	default:
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return store.CheckKey(key)
+}
+
+// Get implements store.Store.
+func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
+	if err := s.begin(ctx, key); err != nil {
+		return nil, err
+	}
+	value, ok, err := s.shard(key).get(key, s.now())
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, store.ErrNotFound
+	}
+	return []byte(value), nil
+}
+
+// Put implements store.Store.
+func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if err := s.begin(ctx, key); err != nil {
+		return err
+	}
+	if err := store.CheckValue(value); err != nil {
+		return err
+	}
+	if ttl < 0 {
+		return s.Delete(ctx, key)
+	}
+	r := record{value: string(value), expiry: expiry.At(s.now(), ttl)}
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.put(key, r)
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, key string, fn store.UpdateFunc) error {
+	if err := s.begin(ctx, key); err != nil {
+		return err
+	}
+	return cas.Update(ctx, one{s, key}, fn)
+}
+
+// Take implements store.Store.
+func (s *Store) Take(ctx context.Context, key string) ([]byte, error) {
+	if err := s.begin(ctx, key); err != nil {
+		return nil, err
+	}
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.m == nil {
+		return nil, store.ErrClosed
+	}
+	r, ok := h.m[key]
+	if !ok || expiry.Over(r.expiry, s.now()) {
+		return nil, store.ErrNotFound
+	}
+	delete(h.m, key)
+	return []byte(r.value), nil
+}
+
+// Delete implements store.Store.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := s.begin(ctx, key); err != nil {
+		return err
+	}
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.m == nil {
+		return store.ErrClosed
+	}
+	delete(h.m, key)
+	return nil
+}
+
+// Scan implements store.Store. It looks at every key.
+func (s *Store) Scan(ctx context.Context, prefix string, fn func(key string, value []byte) error) error {
+	if err := s.begin(ctx, "x"+prefix[:min(len(prefix), store.MaxKey-1)]); err != nil {
+		return err
+	}
+	if err := store.CheckPrefix(prefix); err != nil {
+		return err
+	}
+	for i := range s.shards {
+		h := &s.shards[i]
+		for _, key := range h.keys(prefix) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			value, ok, err := h.get(key, s.now())
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			if err := fn(key, []byte(value)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Close implements store.Store. Everything is forgotten.
+func (s *Store) Close() error {
+	// The first shard's lock decides between two calls.
+	h := &s.shards[0]
+	h.mu.Lock()
+	if h.m == nil {
+		h.mu.Unlock()
+		return store.ErrClosed
+	}
+	h.m = nil
+	close(s.stop)
+	h.mu.Unlock()
+	<-s.swept
+	for i := range s.shards {
+		s.shards[i].mu.Lock()
+		s.shards[i].m = nil
+		s.shards[i].mu.Unlock()
+	}
+	return nil
+}
+
+func (h *shard) get(key string, now time.Time) (value string, ok bool, err error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.m == nil {
+		return "", false, store.ErrClosed
+	}
+	r, ok := h.m[key]
+	if !ok || expiry.Over(r.expiry, now) {
+		return "", false, nil
+	}
+	return r.value, true, nil
+}
+
+// put needs the lock.
+func (h *shard) put(key string, r record) error {
+	if h.m == nil {
+		return store.ErrClosed
+	}
+	if _, there := h.m[key]; !there {
+		key = strings.Clone(key) // the caller's may be part of something large
+	}
+	h.m[key] = r
+	h.peak = max(h.peak, len(h.m))
+	return nil
+}
+
+func (h *shard) keys(prefix string) []string {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var keys []string
+	for key := range h.m {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// one is a cas.Record.
+type one struct {
+	s   *Store
+	key string
+}
+
+func (o one) Read(context.Context) ([]byte, error) {
+	value, ok, err := o.s.shard(o.key).get(o.key, o.s.now())
+	if err != nil || !ok {
+		return nil, err
+	}
+	return []byte(value), nil
+}
+
+func (o one) Swap(ctx context.Context, old, value []byte, ttl time.Duration) ([]byte, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	next := record{value: string(value), expiry: expiry.At(o.s.now(), ttl)}
+	h := o.s.shard(o.key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.m == nil {
+		return nil, false, store.ErrClosed
+	}
+	r, ok := h.m[o.key]
+	if expiry.Over(r.expiry, o.s.now()) {
+		ok = false
+	}
+	switch {
+	case ok != (old != nil) || ok && r.value != string(old):
+		if !ok {
+			return nil, false, nil
+		}
+		return []byte(r.value), false, nil
+	case value == nil:
+		delete(h.m, o.key)
+		return nil, true, nil
+	}
+	return nil, true, h.put(o.key, next)
+}
+
+var _ store.Store = (*Store)(nil)
