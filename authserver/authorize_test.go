@@ -336,6 +336,18 @@ func TestAuthorizeErrorPage(t *testing.T) {
 	}
 }
 
+// Trouble of this server is shown as such, with when to come back.
+func TestAuthorizeTroublePage(t *testing.T) {
+	s := newSite(t, func(_ *authserver.Config, p *scripted) {
+		p.store = storeFunc(func(string) (*oauth.Client, error) { return nil, oauth.ErrTemporarilyUnavailable })
+	})
+	a := s.do("GET", "/authorize?"+authorization(), "", "Accept", "text/html")
+	if a.Status != 503 || a.Header.Get("Retry-After") == "" || a.Header.Get("Vary") != "Accept" ||
+		!strings.Contains(a.Body, "Something went wrong on this server") {
+		t.Errorf("%d %v %s", a.Status, a.Header, a.Body)
+	}
+}
+
 type preregistered struct{ *memory }
 
 func (preregistered) Preregistered(c *oauth.Client) bool { return c.ClientID == "trusted" }

@@ -2,7 +2,6 @@ package authserver
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -90,11 +89,7 @@ func (e *endpoint) servePreflight(w http.ResponseWriter, r *http.Request) {
 
 func (e *endpoint) serveWrongMethod(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", e.allow())
-	method := r.Method
-	if len(method) > 32 {
-		method = method[:32]
-	}
-	writeError(w, oauth.ErrMethodNotAllowed.Describe(fmt.Sprintf("The method %s is not allowed for this endpoint", method)))
+	writeError(w, oauth.ErrMethodNotAllowed.Describe("The method "+r.Method+" is not allowed for this endpoint"))
 }
 
 // allow returns the value of the Allow header.

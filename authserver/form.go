@@ -138,9 +138,6 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, mediaType stri
 	done := s.boundReading(w)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		// What is left of the body is not read, so the connection cannot be used
-		// again.
-		w.Header().Set("Connection", "close")
 		return nil, bodyError(err)
 	}
 	done()

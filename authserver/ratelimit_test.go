@@ -1,6 +1,7 @@
 package authserver_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -137,16 +138,21 @@ func TestRateLimitKeys(t *testing.T) {
 	}
 }
 
-// Trouble of the server is not the client's failure.
+// Trouble of the server is not the client's failure, nor is a limit that the
+// provider sets.
 func TestRateLimitIgnoresServerErrors(t *testing.T) {
+	var providerErr error
 	s := newSite(t, limits(1), func(_ *authserver.Config, p *scripted) {
 		p.exchangeRefresh = func(*oauth.Client, authserver.RefreshExchange) (*oauth.Tokens, error) {
-			return nil, oauth.ErrTemporarilyUnavailable
+			return nil, providerErr
 		}
 	})
-	for range 3 {
-		if a := s.postForm("/token", "client_id=public&grant_type=refresh_token&refresh_token=r"); a.Status != 503 {
-			t.Errorf("%d", a.Status)
+	for _, providerErr = range []error{
+		oauth.ErrTemporarilyUnavailable, oauth.ErrTooManyRequests, oauth.ErrServerError, errors.New("x"), oauth.ErrTemporarilyUnavailable,
+	} {
+		a := s.postForm("/token", "client_id=public&grant_type=refresh_token&refresh_token=r")
+		if a.Header.Get("RateLimit-Remaining") != "" {
+			t.Errorf("%v was counted", providerErr)
 		}
 	}
 }
@@ -222,6 +228,9 @@ func TestHardLimit(t *testing.T) {
 		if got := try(row.client, row.secret, row.address); got != row.want {
 			t.Errorf("%s: %d, want %d", name, got, row.want)
 		}
+	}
+	for range 100 {
+		try("secret", "wrong", "192.0.2.1") // refused ones prolong nothing
 	}
 	s.clock.advance(15 * time.Minute)
 	if got := try("secret", "s3cret", "192.0.2.1"); got != 400 {

@@ -1,7 +1,6 @@
 package authserver
 
 import (
-	"fmt"
 	"html"
 	"io"
 	"net/http"
@@ -68,7 +67,5 @@ func Redirect(w http.ResponseWriter, r *http.Request, location string) {
 	h.Set("Location", location)
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusFound)
-	if r.Method != http.MethodHead {
-		_, _ = io.WriteString(w, fmt.Sprintf("<a href=\"%s\">Continue</a>.\n", html.EscapeString(location)))
-	}
+	_, _ = io.WriteString(w, `<a href="`+html.EscapeString(location)+"\">Continue</a>.\n")
 }

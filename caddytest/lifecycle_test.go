@@ -414,7 +414,7 @@ func TestValidateTouchesNothing(t *testing.T) {
 	if err := caddy.Validate(&cfg); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(0, len(idp.requests)); diff != "" {
+	if diff := cmp.Diff(0, idp.total()); diff != "" {
 		t.Errorf("requests to the identity provider (-want +got):\n%s", diff)
 	}
 	if _, err := os.Stat(filepath.Join(c.dir, "storage", "mcp_auth")); !os.IsNotExist(err) {

@@ -101,6 +101,13 @@ func (idp *scriptedIDP) count(path string) int {
 	return n
 }
 
+// total returns how many requests came.
+func (idp *scriptedIDP) total() int {
+	idp.mu.Lock()
+	defer idp.mu.Unlock()
+	return len(idp.requests)
+}
+
 // last returns the last request for path.
 func (idp *scriptedIDP) last(path string) recordedRequest {
 	idp.mu.Lock()

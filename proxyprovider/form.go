@@ -46,9 +46,9 @@ func (f form) encode() string {
 	return b.String()
 }
 
-// post sends the form to an endpoint as the client c. The credentials are
-// placed where the SDK places them: client_id after the first parameter, the
-// secret after the second of the caller's.
+// post sends the form to an endpoint as the client c. The credentials stand
+// where the SDK puts them: client_id after the first parameter, the secret
+// after the code or token that is being sent.
 func (u *upstream) post(ctx context.Context, name endpoint, to string, c *upstreamClient, f form) (*safehttp.Answer, error) {
 	body := f[:1:1]
 	if c.method != authBasic {

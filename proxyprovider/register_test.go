@@ -270,7 +270,7 @@ func TestSharedUpstreamClientMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := range 1023 {
+	for i := range 1024 {
 		if i == 500 {
 			if err := registerAs("shared", "a"); err != nil {
 				t.Fatal(err)

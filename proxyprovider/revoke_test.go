@@ -25,28 +25,34 @@ func TestRevokeRequests(t *testing.T) {
 		want         request
 	}{
 		{
-			"an access token, in the SDK's order", "app", authserver.Revocation{Token: "at", TokenTypeHint: "access_token"},
+			"an access token, in the SDK's order", "app",
+			authserver.Revocation{Token: "at", TokenTypeHint: "access_token"},
 			request{"POST", "/revoke", formType, "application/json", "", "token=at&client_id=app&client_secret=s3cret-of-app&token_type_hint=access_token"},
 		},
 		{
-			"no hint", "app", authserver.Revocation{Token: "at"},
+			"no hint", "app",
+			authserver.Revocation{Token: "at"},
 			request{"POST", "/revoke", formType, "application/json", "", "token=at&client_id=app&client_secret=s3cret-of-app"},
 		},
 		{
-			"a refresh token is opened", "app", authserver.Revocation{Token: mine, TokenTypeHint: "refresh_token"},
+			"a refresh token is opened", "app",
+			authserver.Revocation{Token: mine, TokenTypeHint: "refresh_token"},
 			request{"POST", "/revoke", formType, "application/json", "", "token=upstream-rt&client_id=app&client_secret=s3cret-of-app&token_type_hint=refresh_token"},
 		},
 		{
-			"whatever the hint says", "app", authserver.Revocation{Token: mine, TokenTypeHint: "access_token"},
+			"whatever the hint says", "app",
+			authserver.Revocation{Token: mine, TokenTypeHint: "access_token"},
 			request{"POST", "/revoke", formType, "application/json", "", "token=upstream-rt&client_id=app&client_secret=s3cret-of-app&token_type_hint=access_token"},
 		},
 		{
-			"another client's refresh token stays closed", "thief", authserver.Revocation{Token: mine},
+			"another client's refresh token stays closed", "thief",
+			authserver.Revocation{Token: mine},
 			request{"POST", "/revoke", formType, "application/json", "", "token=" + mine + "&client_id=thief&client_secret=th"},
 		},
 		{
 			// base64 of basic:b
-			"basic", "basic", authserver.Revocation{Token: "at", TokenTypeHint: "x"},
+			"basic", "basic",
+			authserver.Revocation{Token: "at", TokenTypeHint: "x"},
 			request{"POST", "/revoke", formType, "application/json", "Basic YmFzaWM6Yg==", "token=at&token_type_hint=x"},
 		},
 	}

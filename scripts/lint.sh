@@ -3,6 +3,9 @@
 # are in ci-long.sh.
 source "$(dirname "$0")/env.sh"
 
+# As xcaddy builds, so that all three can use what one of them has compiled.
+export CGO_ENABLED=0 GOFLAGS="$GOFLAGS -trimpath"
+
 step gofumpt
 unformatted=$(tool gofumpt -l .)
 if [ -n "$unformatted" ]; then

@@ -71,15 +71,19 @@ func (s *Store) shard(key string) *shard {
 
 // begin checks what every operation on a key checks first.
 func (s *Store) begin(ctx context.Context, key string) error {
+	if err := s.alive(ctx); err != nil {
+		return err
+	}
+	return store.CheckKey(key)
+}
+
+func (s *Store) alive(ctx context.Context) error {
 	select {
 	case <-s.stop:
 		return store.ErrClosed
 	default:
+		return ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return store.CheckKey(key)
 }
 
 // Get implements store.Store.
@@ -159,7 +163,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // Scan implements store.Store. It looks at every key.
 func (s *Store) Scan(ctx context.Context, prefix string, fn func(key string, value []byte) error) error {
-	if err := s.begin(ctx, "x"+prefix[:min(len(prefix), store.MaxKey-1)]); err != nil {
+	if err := s.alive(ctx); err != nil {
 		return err
 	}
 	if err := store.CheckPrefix(prefix); err != nil {

