@@ -23,6 +23,9 @@ type site struct {
 	issuer string
 	// server is nil where this site is no authorization server.
 	server *authserver.Server
+	// absent are endpoints that this server does not offer: they are 404 here,
+	// and do not reach whatever is behind.
+	absent map[string]bool
 	// mirror holds, by path, the metadata of an external authorization server.
 	mirror map[string]http.Handler
 	guard  *bearer.Guard
@@ -66,10 +69,17 @@ func (s *site) endpoint(path string) http.Handler {
 			return h
 		}
 	}
+	if s.absent[path] {
+		return http.HandlerFunc(notOffered)
+	}
 	if h, ok := s.mirror[strings.TrimSuffix(path, "/")]; ok {
 		return h
 	}
 	return s.guard.Metadata(path)
+}
+
+func notOffered(w http.ResponseWriter, r *http.Request) {
+	writeJSONError(w, r, oauth.NewError("not_found", "This authorization server does not offer this endpoint").WithStatus(http.StatusNotFound))
 }
 
 // siteConfig is the resolved configuration of a site.
@@ -266,7 +276,14 @@ func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, m
 	if err != nil {
 		return err
 	}
-	s.authorizePath = strings.TrimSuffix(base.Path, "/") + "/authorize"
+	basePath := strings.TrimSuffix(base.Path, "/")
+	s.authorizePath = basePath + "/authorize"
+	s.absent = make(map[string]bool)
+	for _, endpoint := range []string{"/register", "/revoke"} {
+		if server.Endpoint(basePath+endpoint) == nil {
+			s.absent[basePath+endpoint] = true
+		}
+	}
 	for _, resource := range p.guarded {
 		if resource.Path != "/" && server.Endpoint(resource.Path) != nil {
 			return fmt.Errorf("resource %s is an endpoint of the authorization server; move the MCP server to another path, or give mcp_auth a base_url with a path", resource.Path)

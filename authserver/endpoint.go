@@ -102,11 +102,11 @@ func (e *endpoint) allow() string {
 }
 
 // boundReading ends a read of the request's body after the time budget. Not
-// every ResponseWriter can do that; http.Server and Caddy can.
-func (s *Server) boundReading(w http.ResponseWriter) (done func()) {
-	rc := http.NewResponseController(w)
-	if rc.SetReadDeadline(time.Now().Add(s.config.Timeout)) != nil {
-		return func() {}
+// every ResponseWriter can do that; those of http.Server and Caddy can. The
+// deadline need not be lifted: net/http does that at the end of the body.
+func (s *Server) boundReading(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return // the server may be reading ahead, which must not be disturbed
 	}
-	return func() { _ = rc.SetReadDeadline(time.Time{}) }
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.config.Timeout))
 }

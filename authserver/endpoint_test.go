@@ -219,24 +219,6 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// A connection on which a body was read in time is good for more, and the
-// deadline for the body does not end what the provider does after it.
-func TestReadDeadlineIsLifted(t *testing.T) {
-	const budget = 50 * time.Millisecond
-	s := newSite(t, func(c *authserver.Config, p *scripted) {
-		c.Timeout = budget
-		p.exchangeRefresh = func(*oauth.Client, authserver.RefreshExchange) (*oauth.Tokens, error) {
-			time.Sleep(2 * budget) // a provider that overruns, but has an answer
-			return &oauth.Tokens{AccessToken: "a", TokenType: "Bearer"}, nil
-		}
-	})
-	for range 2 {
-		if a := s.postForm("/token", "client_id=public&grant_type=refresh_token&refresh_token=r"); a.Status != 200 {
-			t.Errorf("%d %s", a.Status, a.Body)
-		}
-	}
-}
-
 // One time budget a request: a provider that waits for an upstream is told.
 func TestTimeBudget(t *testing.T) {
 	s := newSite(t, func(c *authserver.Config, p *scripted) {

@@ -135,12 +135,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, mediaType stri
 	if charset, ok := mediaParams["charset"]; ok && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
 		return nil, oauth.ErrInvalidRequest.Describe("The charset of the body must be UTF-8")
 	}
-	done := s.boundReading(w)
+	s.boundReading(w, r)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		return nil, bodyError(err)
 	}
-	done()
 	return body, nil
 }
 

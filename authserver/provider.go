@@ -16,8 +16,9 @@ import (
 // request's time budget. An *oauth.Error goes to the client as it is; any
 // other error becomes server_error and is logged.
 //
-// More is found by type assertion: Revoker, PKCESkipper and IssParameter on the
-// provider, Registrar on its ClientStore. An endpoint exists, and is
+// More is found by type assertion: Revoker, PKCESkipper, IssParameter and
+// MetadataExtender on the provider, Registrar and PreregisteredStore on its
+// ClientStore. An endpoint exists, and is
 // advertised, only if its interface does.
 type Provider interface {
 	// Clients returns the store of registered clients.
@@ -49,8 +50,8 @@ type ClientStore interface {
 // Registrar is a ClientStore that takes dynamic registrations (RFC 7591).
 type Registrar interface {
 	// RegisterClient registers c, whose metadata has been checked and which
-	// carries a fresh id, and a secret if its method needs one, unless
-	// Config.NoClientIDGeneration is set. It returns what the client is to be
+	// carries a fresh id (unless Config.NoClientIDGeneration is set) and a secret
+	// if its method needs one. It returns what the client is to be
 	// told; a store that chooses its own credentials replaces those given.
 	RegisterClient(ctx context.Context, c *oauth.Client) (*oauth.Client, error)
 }
@@ -58,7 +59,9 @@ type Registrar interface {
 // Revoker is a Provider that revokes tokens (RFC 7009).
 type Revoker interface {
 	// RevokeToken revokes the token if it belongs to the client. One that is
-	// unknown, dead or another client's is no error.
+	// unknown, dead or another client's is no error; a provider may return
+	// oauth.ErrInvalidToken for it, which counts as a failure for the rate limit
+	// and is answered with 200 all the same.
 	RevokeToken(ctx context.Context, c *oauth.Client, x Revocation) error
 }
 

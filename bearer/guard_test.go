@@ -587,6 +587,19 @@ func TestGuardRewrites(t *testing.T) {
 			}
 		})
 	}
+	t.Run("both must allow the web origin", func(t *testing.T) {
+		first, second := resources[0], resources[1]
+		first.Origins = []string{"https://app.example.com"}
+		for origin, want := range map[string]int{"https://app.example.com": 403, "https://mcp.example.com": 401} {
+			request := httptest.NewRequest(http.MethodPost, "/api", nil)
+			request.Header.Set("Origin", origin)
+			recorder := httptest.NewRecorder()
+			newGuard(t, tokens, first, second).Check(recorder, request, &url.URL{Path: "/mcp"})
+			if recorder.Code != want {
+				t.Errorf("%s: %d, want %d", origin, recorder.Code, want)
+			}
+		}
+	})
 	t.Run("a stale RawPath counts too", func(t *testing.T) {
 		request := httptest.NewRequest(http.MethodPost, "/x", nil)
 		request.URL = &url.URL{Path: "/y", RawPath: "/mcp"}

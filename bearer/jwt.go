@@ -18,10 +18,13 @@ import (
 )
 
 // JWTConfig says how to verify access tokens that are JWTs (RFC 9068, RFC 8725).
-// Issuer and one of JWKSURI and Discovery are required.
+// Issuer, or AnyIssuer, and one of JWKSURI and Discovery are required.
 type JWTConfig struct {
 	// Issuer is what iss must be, byte for byte.
 	Issuer string
+	// AnyIssuer accepts any iss: the keys at JWKSURI alone decide. Identity
+	// providers that share keys between tenants make this dangerous.
+	AnyIssuer bool
 	// JWKSURI is where the signing keys are published. If empty, the metadata
 	// held by Discovery says it.
 	JWKSURI   string
@@ -76,8 +79,10 @@ type JWTVerifier struct {
 // first use or by Run.
 func NewJWTVerifier(c JWTConfig) (*JWTVerifier, error) {
 	switch {
-	case c.Issuer == "":
+	case c.Issuer == "" && !c.AnyIssuer:
 		return nil, errors.New("a JWT verifier needs an issuer")
+	case c.AnyIssuer && (c.Issuer != "" || c.JWKSURI == ""):
+		return nil, errors.New("a JWT verifier for any issuer has a JWKS URI and no issuer")
 	case c.JWKSURI == "" && c.Discovery == nil:
 		return nil, errors.New("a JWT verifier needs a JWKS URI or discovery")
 	case c.JWKSURI == "" && c.Discovery.Issuer() != c.Issuer:
@@ -132,7 +137,7 @@ func (v *JWTVerifier) Recognizes(token string) bool {
 		return false
 	}
 	issuer, err := payload.text("iss")
-	return err == nil && issuer == v.config.Issuer
+	return err == nil && (v.config.AnyIssuer || issuer == v.config.Issuer)
 }
 
 // VerifyAccessToken verifies a JWT. What costs little is checked first, and
@@ -231,7 +236,7 @@ func (v *JWTVerifier) checkPayload(payload claims) (*oauth.TokenInfo, error) {
 	if err != nil {
 		return nil, refuse("Token is malformed", err)
 	}
-	if issuer != v.config.Issuer {
+	if !v.config.AnyIssuer && issuer != v.config.Issuer {
 		return nil, refuse("Token was not issued by the expected authorization server",
 			fmt.Errorf("iss is %.200q, expected is %q", issuer, v.config.Issuer))
 	}

@@ -11,8 +11,9 @@ const (
 	// maxReadings is how many readings of one path are followed. Paths that
 	// people and clients write have fewer than ten.
 	maxReadings = 64
-	// maxUnclearPath bounds a path that has several readings, in bytes.
-	maxUnclearPath = 4 << 10
+	// maxReadingBytes bounds all readings of one path together, so that nobody
+	// can make the guard work much longer on a path than on a token.
+	maxReadingBytes = 32 << 10
 )
 
 // sitePath is the path of a request in every way in which a server behind the
@@ -26,6 +27,7 @@ type sitePath struct {
 	plain string
 	// readings are all readings, in lower case, if there is no plain one.
 	readings []string
+	size     int // of all readings, in bytes
 	// odd says that a reading holds what changes its meaning from server to
 	// server: a dot segment, %2f, %5c, a semicolon, a backslash or a control
 	// character.
@@ -43,10 +45,8 @@ func readPath(u *url.URL) sitePath {
 	if (u.RawPath == "" || u.RawPath == u.Path) && isPlainPath(u.Path) {
 		return sitePath{plain: u.Path}
 	}
-	if len(u.Path) > maxUnclearPath || len(u.RawPath) > maxUnclearPath {
-		return sitePath{endless: true}
-	}
-	p := sitePath{readings: []string{rooted(foldCase(u.EscapedPath()))}}
+	var p sitePath
+	p.add(rooted(foldCase(u.EscapedPath())))
 	if u.RawPath != "" {
 		// A rewrite may leave a RawPath that no longer belongs to Path.
 		// EscapedPath ignores that one, a server behind may not.
@@ -72,10 +72,11 @@ func (p *sitePath) expand() {
 func (p *sitePath) add(reading string) {
 	switch {
 	case slices.Contains(p.readings, reading):
-	case len(p.readings) == maxReadings:
+	case len(p.readings) == maxReadings, p.size+len(reading) > maxReadingBytes:
 		p.endless = true
 	default:
 		p.readings = append(p.readings, reading)
+		p.size += len(reading)
 	}
 }
 

@@ -1,3 +1,9 @@
+// Package caddytest_test drives real clients through a real Caddy: its tests
+// load a Caddyfile into this process, start the example MCP server and the
+// npm package oidc-provider behind it, and let MCP clients in Go and
+// JavaScript do what their users would.
+//
+// A process has one active Caddy configuration, so no test here is parallel.
 package caddytest_test
 
 import (

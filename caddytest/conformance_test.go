@@ -23,7 +23,8 @@ import (
 // The suite needs a newer Node than the rest; both are in npm-conformance.
 // Install with: npm ci --prefix caddytest/npm-conformance
 func TestConformance(t *testing.T) {
-	idp := startIDP(t, idpOptions{NoIss: true})
+	// The suite asks for no scope, which oidc-provider refuses by itself.
+	idp := startIDP(t, idpOptions{NoIss: true, Scope: "mcp:read"})
 	c := loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t)))
 	port := strconv.Itoa(freePort(t))
 	redirectURI := "http://127.0.0.1:" + port + "/callback"

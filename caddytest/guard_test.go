@@ -432,3 +432,44 @@ func TestBearerDirective(t *testing.T) {
 		t.Errorf("outside the resource: %d", resp.StatusCode)
 	}
 }
+
+// Endpoints one by one, with a jwks_uri and no issuer: tokens are accepted by
+// key and audience, and the operator is told what is not checked.
+func TestJWTWithoutIssuer(t *testing.T) {
+	idp, b := newScriptedIDP(t), newBackend(t)
+	c := loadCaddy(t, fmt.Sprintf(`
+{ORIGIN} {
+	mcp_auth {ORIGIN} {
+		proxy {
+			authorization_url %[1]s/authorize
+			token_url %[1]s/token
+			audience {ORIGIN}/mcp
+			verify jwt {
+				jwks_uri %[1]s/keys
+			}
+		}
+		client my-app {
+			redirect_uris https://client.example/callback
+		}
+	}
+	reverse_proxy %[2]s
+}`, idp.URL, b.addr()))
+	for aud, status := range map[string]int{c.Origin + "/mcp": 200, "https://elsewhere.example": 401} {
+		resp, body := c.send("GET", "/mcp", bearerHeader(idp.token(map[string]any{"aud": aud, "iss": "https://any.example"})), "")
+		if resp.StatusCode != status {
+			t.Errorf("audience %s: %d %s", aud, resp.StatusCode, body)
+		}
+	}
+	if !strings.Contains(c.log(), "the issuer of tokens is not checked") {
+		t.Error("no warning in the log")
+	}
+	_, metadata := c.send("GET", "/.well-known/oauth-authorization-server", nil, "")
+	if strings.Contains(metadata, "registration_endpoint") || strings.Contains(metadata, "revocation_endpoint") {
+		t.Errorf("endpoints that are not there are advertised: %s", metadata)
+	}
+	for _, endpoint := range []string{"/register", "/revoke"} {
+		if resp, body := c.send("POST", endpoint, nil, "{}"); resp.StatusCode != 404 || !strings.Contains(body, `"error"`) {
+			t.Errorf("%s: %d %s", endpoint, resp.StatusCode, body)
+		}
+	}
+}

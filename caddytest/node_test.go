@@ -6,8 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -15,12 +19,35 @@ import (
 // nodeTimeout bounds a client program, and the start of the identity provider.
 const nodeTimeout = time.Minute
 
+// npmPackages puts the packages of npm/package-lock.json into
+// npm/node_modules, once, unless that is done: npm writes its own lock file
+// there when it is.
+var npmPackages = sync.OnceValue(func() error {
+	lock, err := os.Stat(filepath.Join("npm", "package-lock.json"))
+	if err != nil {
+		return err
+	}
+	installed, err := os.Stat(filepath.Join("npm", "node_modules", ".package-lock.json"))
+	if err == nil && !installed.ModTime().Before(lock.ModTime()) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-progress")
+	cmd.Dir = "npm"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("npm ci: %w\n%s", err, out)
+	}
+	return nil
+})
+
 // idpOptions are the options of npm/idp.mjs, documented there.
 type idpOptions struct {
 	Port      int              `json:"port,omitempty"`
 	Resource  string           `json:"resource,omitempty"`
 	Resources []string         `json:"resources,omitempty"`
 	AccessTTL int              `json:"accessTTL,omitempty"` // seconds
+	Scope     string           `json:"scope,omitempty"`
 	User      string           `json:"user,omitempty"`
 	Deny      bool             `json:"deny,omitempty"`
 	NoIss     bool             `json:"-"`
@@ -39,6 +66,9 @@ func (o idpOptions) MarshalJSON() ([]byte, error) {
 // startIDP runs oidc-provider until the test ends and returns its issuer.
 func startIDP(t *testing.T, opts idpOptions) (issuer string) {
 	t.Helper()
+	if err := npmPackages(); err != nil {
+		t.Fatal(err)
+	}
 	arg, err := json.Marshal(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +114,9 @@ func startIDP(t *testing.T, opts idpOptions) (issuer string) {
 // ended with status 0.
 func runNode(t *testing.T, script string, args, out any) (stderr string, err error) {
 	t.Helper()
+	if err := npmPackages(); err != nil {
+		t.Fatal(err)
+	}
 	arg, err := json.Marshal(args)
 	if err != nil {
 		t.Fatal(err)

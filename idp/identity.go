@@ -79,7 +79,7 @@ func (c claims) id(name string) string {
 }
 
 // is reports whether a claim is true. Amazon Cognito's userinfo, for one, says
-// "true" (https://github.com/aws-amplify/amplify-js/issues/3440).
+// "true" (https://docs.aws.amazon.com/cognito/latest/developerguide/userinfo-endpoint.html).
 func (c claims) is(name string) bool {
 	switch v := c.at(name).(type) {
 	case bool:

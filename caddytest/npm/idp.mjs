@@ -7,6 +7,8 @@
 //   resource    audience of tokens for which no resource was asked
 //   resources   accepted resource indicators; absent accepts all
 //   accessTTL   lifetime of access tokens in seconds, 300
+//   scope       scope of authorization requests that name none (RFC 6749
+//               §3.3); absent refuses them with access_denied
 //   user        who signs in when the request has no login_hint, "alice"
 //   deny        the user refuses every request
 //   iss         send RFC 9207 iss, true; false is how many providers are
@@ -109,6 +111,14 @@ function withoutIss(provider) {
   });
 }
 
+/** Gives an authorization request without a scope the default one. */
+function withScope(target) {
+  const url = new URL(target, 'http://localhost');
+  if (!options.scope || url.pathname !== '/auth' || url.searchParams.has('scope')) return target;
+  url.searchParams.set('scope', options.scope);
+  return url.pathname + url.search;
+}
+
 const server = createServer();
 server.listen(options.port ?? 0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
@@ -118,6 +128,7 @@ server.listen(options.port ?? 0, '127.0.0.1', () => {
   const callback = provider.callback();
   server.on('request', (req, res) => {
     if (!req.url.startsWith('/interaction/')) {
+      req.url = withScope(req.url);
       callback(req, res);
       return;
     }

@@ -134,7 +134,9 @@ func races(t *testing.T, s store.Store, racers int) {
 		put(t, s, key("put"), "0", 0)
 		race(racers, func(i int) {
 			if i == racers/2 {
-				put(t, s, key("put"), "1000", 0)
+				if err := s.Put(t.Context(), key("put"), []byte("1000"), 0); err != nil {
+					t.Errorf("Put beside increments: %v", err)
+				}
 				return
 			}
 			if err := s.Update(t.Context(), key("put"), increment); err != nil {

@@ -145,16 +145,8 @@ func update(t *testing.T, s store.Store) {
 	mustUpdate(t, s, "b", set([]byte("gone"), -time.Second))
 	absent(t, s, "b")
 
-	// The function may run into the record being changed under it.
+	// A panic in the function leaves nothing locked.
 	put(t, s, "c", "1", 0)
-	runs := 0
-	mustUpdate(t, s, "c", func(old []byte) ([]byte, time.Duration, error) {
-		runs++
-		return append(old, '+'), 0, nil
-	})
-	if present(t, s, "c", "1+"); runs < 1 {
-		t.Error("the function did not run")
-	}
 	func() {
 		defer func() { _ = recover() }()
 		_ = s.Update(t.Context(), "c", func([]byte) ([]byte, time.Duration, error) { panic("in the function") })
