@@ -20,6 +20,8 @@ import (
 //		callback direct
 //		audience <audience...> | any
 //		scopes <scope...>
+//		drop_scopes <scope...>
+//		omit_resource
 //		verify <verifier> {
 //			…
 //		}
@@ -56,12 +58,17 @@ func parseProxy(d *caddyfile.Dispenser) (any, string, error) {
 			err = values(d, &mode.Audience)
 		case "scopes":
 			err = values(d, &mode.Scopes)
+		case "drop_scopes":
+			err = values(d, &mode.DropScopes)
+		case "omit_resource":
+			mode.OmitResource = true
+			err = noValue(d)
 		case "verify":
 			mode.VerifyRaw, err = parseVerify(d)
 		case "client_id", "client_secret":
 			err = d.Errf("%s: in proxy mode every MCP client is a client of its own at the identity provider; with one client for all, a user's consent to one would hand the others a token (the confused deputy problem). Write `client` blocks for clients registered there, or let clients register; an identity provider that can do neither needs the broker (upstream), which is not available in this version", name)
 		default:
-			err = d.Errf("%s is no setting of proxy; there are issuer, authorization_url, token_url, revocation_url, registration_url, client_auth, callback, audience, scopes and verify", name)
+			err = d.Errf("%s is no setting of proxy; there are issuer, authorization_url, token_url, revocation_url, registration_url, client_auth, callback, audience, scopes, drop_scopes, omit_resource and verify", name)
 		}
 		if err != nil {
 			return nil, "", err
@@ -144,6 +151,7 @@ func parseVerify(d *caddyfile.Dispenser) (json.RawMessage, error) {
 //		algorithms <algorithm...>
 //		require_typ <typ>
 //		skew <duration>
+//		require_expiry on | off
 //	}
 func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the verifier's name
@@ -167,8 +175,10 @@ func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = value(d, &v.RequireType)
 		case "skew":
 			err = duration(d, &v.Skew)
+		case "require_expiry":
+			err = requireExpiry(d, &v.ExpiryPolicy)
 		default:
-			err = d.Errf("%s is no setting of verify jwt; there are issuer, jwks_uri, algorithms, require_typ and skew", name)
+			err = d.Errf("%s is no setting of verify jwt; there are issuer, jwks_uri, algorithms, require_typ, skew and require_expiry", name)
 		}
 		if err != nil {
 			return err
@@ -186,6 +196,7 @@ func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		client_auth basic | post
 //		issuer <url>
 //		cache <duration>
+//		require_expiry on | off
 //	}
 func (v *IntrospectionVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the verifier's name
@@ -211,14 +222,22 @@ func (v *IntrospectionVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error
 			err = value(d, &v.Issuer)
 		case "cache":
 			err = duration(d, &v.Cache)
+		case "require_expiry":
+			err = requireExpiry(d, &v.ExpiryPolicy)
 		default:
-			err = d.Errf("%s is no setting of verify introspection; there are url, client_id, client_secret, client_auth, issuer and cache", name)
+			err = d.Errf("%s is no setting of verify introspection; there are url, client_id, client_secret, client_auth, issuer, cache and require_expiry", name)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func requireExpiry(d *caddyfile.Dispenser, policy *ExpiryPolicy) error {
+	on, err := onOff(d)
+	policy.RequireExpiryOff = !on
+	return err
 }
 
 // parseClient parses a client that the operator registers. Syntax:

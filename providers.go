@@ -34,8 +34,10 @@ type ModeEnv struct {
 	Issuer string
 	// InsecureDev allows http where https is required.
 	InsecureDev bool
-	// Resources are the identifiers of the site's resources.
-	Resources []string
+	// Resources are the resources that tokens can be asked for.
+	Resources *oauth.ResourceSet
+	// DefaultScopes returns the scopes that every request to a resource needs.
+	DefaultScopes func(resource string) []string
 	// Clients are the clients that the operator registered.
 	Clients []oauth.Client
 	// Dynamic tells whether clients may register themselves.
@@ -67,6 +69,8 @@ type Mode struct {
 	// is not set; nil means that identifier only.
 	Audiences   []string
 	AnyAudience bool
+	// AllowNoExpiry accepts tokens that do not tell when they expire.
+	AllowNoExpiry bool
 	// ScopesSupported are advertised by the authorization server besides those
 	// of the resources.
 	ScopesSupported []string
@@ -113,6 +117,15 @@ type ProxyMode struct {
 	// Scopes are advertised by the authorization server besides those of the
 	// resources, for example offline_access.
 	Scopes []string `json:"scopes,omitempty"`
+
+	// OmitResource keeps the resource parameter (RFC 8707) from the identity
+	// provider. Entra ID, for one, refuses requests that have it.
+	OmitResource bool `json:"omit_resource,omitempty"`
+
+	// DropScopes are scopes that the identity provider refuses and is therefore
+	// not asked for. offline_access is among them by itself if the provider's
+	// metadata does not list it.
+	DropScopes []string `json:"drop_scopes,omitempty"`
 
 	// VerifyRaw checks the tokens. Default: jwt with the issuer's keys.
 	VerifyRaw json.RawMessage `json:"verify,omitempty" caddy:"namespace=mcp_auth.verifiers inline_key=type"`
@@ -199,6 +212,9 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		RedirectPolicy:        env.RedirectPolicy,
 		Logger:                env.Logger,
 		AllowInsecureUpstream: env.InsecureDev,
+		OmitResource:          r.OmitResource,
+		DropScopes:            r.DropScopes,
+		DefaultScopes:         env.DefaultScopes,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -300,6 +316,9 @@ func (env ModeEnv) verifier(issuer string, module VerifierModule, mode *Mode) (*
 	}
 	if module == nil {
 		module = &JWTVerifier{resolved: &JWTVerifier{}}
+	}
+	if policy, ok := module.(interface{ AllowsNoExpiry() bool }); ok {
+		mode.AllowNoExpiry = policy.AllowsNoExpiry()
 	}
 	verifier, p, err := env.app.verifier(module, venv)
 	if err != nil {

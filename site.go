@@ -178,6 +178,26 @@ func (p *plan) add(g bearer.Resource, r *Resource) {
 	p.forwards[g.Identifier] = newForwarding(r.Forward)
 }
 
+// neededScopes returns a function that tells the scopes that every request to a
+// resource needs, for a client that asks for none.
+func (p *plan) neededScopes(resources *oauth.ResourceSet) func(resource string) []string {
+	return func(resource string) []string {
+		identifier, err := resources.Resolve(resource)
+		if err != nil {
+			return nil
+		}
+		for _, g := range p.guarded {
+			if g.Identifier == identifier {
+				if g.Require != nil {
+					return g.Require
+				}
+				return g.Scopes
+			}
+		}
+		return nil
+	}
+}
+
 func (p *plan) addScopes(scopes []string) {
 	for _, scope := range scopes {
 		if !slices.Contains(p.scopes, scope) {
@@ -199,7 +219,8 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 	mode, err := newMode(ModeEnv{
 		Issuer:         c.issuer,
 		InsecureDev:    c.insecureDev,
-		Resources:      p.identifiers,
+		Resources:      resources,
+		DefaultScopes:  p.neededScopes(resources),
 		Clients:        c.oauthClients(),
 		Dynamic:        c.registration == nil || !c.registration.DynamicOff,
 		RedirectPolicy: c.registration.policy(),
@@ -310,6 +331,7 @@ func (c *siteConfig) addGuard(s *site, p *plan, mode *Mode) error {
 		Resources:            p.guarded,
 		AuthorizationServers: servers,
 		Verifier:             mode.Verifier,
+		AllowNoExpiry:        mode.AllowNoExpiry,
 		Logger:               c.logger,
 	})
 	if err != nil {

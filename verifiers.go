@@ -26,9 +26,21 @@ type VerifierModule interface {
 	// NewVerifier is called at the end of provisioning. It opens no connection:
 	// a verifier that has something to load implements Run(context.Context),
 	// which is called in the background and ends with its context, and loads on
-	// first use all the same.
+	// first use all the same. A module that embeds ExpiryPolicy may accept tokens
+	// without an expiry.
 	NewVerifier(env VerifierEnv) (bearer.Verifier, error)
 }
+
+// ExpiryPolicy is the part of a verifier's configuration that says whether a
+// token must tell when it expires.
+type ExpiryPolicy struct {
+	// RequireExpiryOff accepts tokens that do not tell when they expire, which
+	// are refused otherwise.
+	RequireExpiryOff bool `json:"require_expiry_off,omitempty"`
+}
+
+// AllowsNoExpiry reports whether tokens without an expiry are accepted.
+func (p ExpiryPolicy) AllowsNoExpiry() bool { return p.RequireExpiryOff }
 
 // VerifierEnv is what a verifier may know of the site that it works for.
 type VerifierEnv struct {
@@ -69,6 +81,8 @@ type JWTVerifier struct {
 
 	// Skew is how far clocks may differ. Default: 1m.
 	Skew caddy.Duration `json:"skew,omitempty"`
+
+	ExpiryPolicy
 
 	resolved *JWTVerifier
 }
@@ -135,6 +149,8 @@ type IntrospectionVerifier struct {
 	// Cache is how long a positive answer is believed, at most 30s, which is
 	// the default, and never beyond the token's expiry.
 	Cache caddy.Duration `json:"cache,omitempty"`
+
+	ExpiryPolicy
 
 	resolved *IntrospectionVerifier
 }

@@ -18,8 +18,7 @@ import (
 //
 // More is found by type assertion: Revoker, PKCESkipper, IssParameter and
 // MetadataExtender on the provider, Registrar and PreregisteredStore on its
-// ClientStore. An endpoint exists, and is
-// advertised, only if its interface does.
+// ClientStore. An endpoint exists, and is advertised, only if its interface does.
 type Provider interface {
 	// Clients returns the store of registered clients.
 	Clients() ClientStore

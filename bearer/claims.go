@@ -144,6 +144,15 @@ func (c claims) lifetime(now time.Time, skew time.Duration) (expires time.Time, 
 	return expires, nil
 }
 
+// acceptedUntil is TokenInfo.ExpiresAt of a token that expires then: the Guard
+// compares without a skew of its own.
+func acceptedUntil(expires time.Time, skew time.Duration) time.Time {
+	if expires.IsZero() {
+		return expires
+	}
+	return expires.Add(skew)
+}
+
 // accessToken refuses what is not an access token, or not one for Bearer.
 func (c claims) accessToken() error {
 	// RFC 7800: a token with cnf belongs to whoever holds a key. Taken as

@@ -66,11 +66,11 @@ func TestRunOfKeys(t *testing.T) {
 			defer mu.Unlock()
 			return at
 		}
-		time.Sleep(3 * time.Minute)
-		// 0, 1, 3, 7, 15, 31, 63, 123 s, each pause up to a tenth shorter.
+		time.Sleep(10 * time.Minute)
+		// 0, 1, 3, 7, 15, 31, 63, 123, 183, … s, each pause up to a tenth shorter.
 		failed := loads()
-		if len(failed) < 8 || len(failed) > 10 {
-			t.Errorf("%d attempts in 3 min: %v", len(failed), failed)
+		if len(failed) < 15 || len(failed) > 18 {
+			t.Errorf("%d attempts in 10 min: %v", len(failed), failed)
 		}
 		for n := 1; n < len(failed); n++ {
 			want := min(time.Second<<(n-1), time.Minute)
@@ -93,6 +93,21 @@ func TestRunOfKeys(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := len(loads()) - before; n < 4 || n > 5 {
 			t.Errorf("%d loads in an hour, want one every 15 min", n)
+		}
+		// While the server is down again, requests do not add to the attempts.
+		mu.Lock()
+		up = false
+		mu.Unlock()
+		time.Sleep(20 * time.Minute)
+		before = len(loads())
+		for range 30 {
+			time.Sleep(11 * time.Second)
+			if _, err := v.VerifyAccessToken(ctx, token); err != nil {
+				t.Errorf("with the old keys: %v", err)
+			}
+		}
+		if n := len(loads()) - before; n < 4 || n > 8 {
+			t.Errorf("%d attempts in 5.5 min, want about one a minute", n)
 		}
 		for _, line := range []string{"cannot load, trying again", "loaded after earlier failures"} {
 			if !strings.Contains(lines.String(), line) {

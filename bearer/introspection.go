@@ -181,8 +181,11 @@ func (v *IntrospectionVerifier) introspect(ctx context.Context, token string) in
 	}
 	info.Token = token
 	until := now.Add(v.config.MaxCache)
-	if !info.ExpiresAt.IsZero() && info.ExpiresAt.Before(until) {
-		until = info.ExpiresAt
+	if !info.ExpiresAt.IsZero() {
+		// Beyond its expiry the server is asked again, skew or not.
+		if expires := info.ExpiresAt.Add(-v.config.Skew); expires.Before(until) {
+			until = expires
+		}
 	}
 	return introspected{info: info, until: until}
 }
@@ -323,9 +326,11 @@ func (v *IntrospectionVerifier) judge(body []byte, now time.Time) (*oauth.TokenI
 		return nil, refuse("Token was not issued by the expected authorization server",
 			fmt.Errorf("iss is %.200q, expected is %q", info.Issuer, v.config.Issuer))
 	}
-	if info.ExpiresAt, err = answer.lifetime(now, v.config.Skew); err != nil {
+	expires, err := answer.lifetime(now, v.config.Skew)
+	if err != nil {
 		return nil, err
 	}
+	info.ExpiresAt = acceptedUntil(expires, v.config.Skew)
 	if !isBearerType(tokenType) {
 		return nil, refuse("Token cannot be used as a Bearer token", fmt.Errorf("its token_type is %.40q", tokenType))
 	}

@@ -93,7 +93,7 @@ func TestIntrospectionAccepts(t *testing.T) {
 				"iat": 1, "nbf": 2, "sub": "alice", "aud": []string{"x", "y"}, "iss": i.URL, "jti": "j", "groups": []string{"g"},
 			},
 			oauth.TokenInfo{
-				Token: "token", ClientID: "c", Scopes: []string{"a", "b"}, UserID: "alice", ExpiresAt: time.Unix(4000000000, 0),
+				Token: "token", ClientID: "c", Scopes: []string{"a", "b"}, UserID: "alice", ExpiresAt: time.Unix(4000000060, 0),
 				Audience: []string{"x", "y"}, Issuer: i.URL,
 				Extra: map[string]any{"username": "al", "iat": int64(1), "nbf": int64(2), "jti": "j", "groups": []any{"g"}},
 			},

@@ -244,7 +244,7 @@ func (v *JWTVerifier) checkPayload(payload claims) (*oauth.TokenInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := &oauth.TokenInfo{Issuer: issuer, ExpiresAt: expires}
+	info := &oauth.TokenInfo{Issuer: issuer, ExpiresAt: acceptedUntil(expires, v.config.Skew)}
 	if info.Audience, err = payload.list("aud"); err != nil {
 		return nil, refuse("Token is malformed", err)
 	}

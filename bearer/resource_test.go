@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/caddy-mcp/mcpauth/bearer"
 )
 
@@ -108,5 +110,130 @@ func TestNewGuardAccepts(t *testing.T) {
 		"offline_access in scopes": {Identifier: guardIdentifier, Scopes: []string{"a", "offline_access"}},
 	} {
 		t.Run(name, func(t *testing.T) { newGuard(t, guardTokens{}, resource) })
+	}
+}
+
+func TestGuardScopes(t *testing.T) {
+	resource := bearer.Resource{
+		Identifier: guardIdentifier, Path: "/mcp",
+		Scopes:  []string{"mcp:read", "mcp:write", "offline_access"},
+		Require: []string{"mcp:read"},
+		Implies: map[string][]string{"mcp:all": {"mcp:admin"}, "mcp:admin": {"mcp:write"}, "mcp:write": {"mcp:read"}},
+		Paths: []bearer.PathRule{
+			{Pattern: "/mcp/admin*", Scopes: []string{"mcp:admin"}},
+			{Pattern: "/mcp/admin/keys", Scopes: []string{"mcp:keys", "mcp:read"}},
+		},
+	}
+	reached := ""
+	for _, test := range []struct {
+		name   string
+		path   string
+		scopes []string
+		want   string // scope of the 403, empty if the request gets through
+	}{
+		{"required scope", "/mcp", []string{"mcp:read"}, reached},
+		{"advertised scopes are not all required", "/mcp/tools", []string{"mcp:read"}, reached},
+		{"a broader scope implies it", "/mcp", []string{"mcp:write"}, reached},
+		{"implication is transitive", "/mcp", []string{"mcp:all"}, reached},
+		{"a narrower scope implies nothing", "/mcp/admin", []string{"mcp:read"}, "mcp:read mcp:admin"},
+		{"path rule", "/mcp/admin", []string{"mcp:read", "mcp:admin"}, reached},
+		{"path rule as prefix", "/mcp/administrators", []string{"mcp:read"}, "mcp:read mcp:admin"},
+		{"path rule in other case", "/mcp/ADMIN", []string{"mcp:read"}, "mcp:read mcp:admin"},
+		{"path rule behind doubled slashes", "/mcp//admin", []string{"mcp:read"}, "mcp:read mcp:admin"},
+		{"path rule behind an escape", "/mcp/%61dmin", []string{"mcp:read"}, "mcp:read mcp:admin"},
+		{"path rule behind two escapes", "/mcp/%2561dmin", []string{"mcp:read"}, "mcp:read mcp:admin"},
+		{"all matching rules count", "/mcp/admin/keys", []string{"mcp:admin"}, "mcp:read mcp:admin mcp:keys"},
+		{"rule with a slash behind", "/mcp/admin/keys/", []string{"mcp:admin"}, "mcp:read mcp:admin mcp:keys"},
+		{"exact rule does not reach below", "/mcp/admin/keys/1", []string{"mcp:admin"}, reached},
+		{"all rules satisfied", "/mcp/admin/keys", []string{"mcp:keys", "mcp:all"}, reached},
+		{"known grants are kept, sorted", "/mcp/admin", []string{"mcp:write", "mcp:keys", "mcp:read"}, "mcp:read mcp:admin mcp:keys mcp:write"},
+		{"foreign grants are not told", "/mcp", []string{"email", "offline_access", "openid"}, "mcp:read"},
+		{"scopes are compared by case", "/mcp", []string{"MCP:READ"}, "mcp:read"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := serveGuarded(t, newGuard(t, guardTokens{"t": guardToken(test.scopes...)}, resource))
+			want := guardAnswer{Status: 200, Reached: true}
+			if test.want != reached {
+				want = guardAnswer{
+					Status: 403, Error: "insufficient_scope", Description: "Insufficient scope",
+					Challenge: `Bearer error="insufficient_scope", error_description="Insufficient scope", scope="` +
+						test.want + `", resource_metadata="` + guardMetadataURL + `"`,
+				}
+			}
+			if diff := cmp.Diff(want, ask(t, server, "POST "+test.path+" HTTP/1.1", "Authorization: Bearer t")); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("a 401 names what this request needs", func(t *testing.T) {
+		got := ask(t, serveGuarded(t, newGuard(t, guardTokens{}, resource)), "POST /mcp/admin HTTP/1.1")
+		if want := `Bearer scope="mcp:read mcp:admin", resource_metadata="` + guardMetadataURL + `"`; got.Challenge != want {
+			t.Errorf("challenge %q, want %q", got.Challenge, want)
+		}
+	})
+	t.Run("nothing required", func(t *testing.T) {
+		open := guardResource()
+		open.Require = []string{}
+		server := serveGuarded(t, newGuard(t, guardTokens{"t": guardToken()}, open))
+		if got := ask(t, server, "POST /mcp HTTP/1.1", "Authorization: Bearer t"); !got.Reached {
+			t.Errorf("%+v", got)
+		}
+		want := `Bearer resource_metadata="` + guardMetadataURL + `"`
+		if got := ask(t, server, "POST /mcp HTTP/1.1"); got.Challenge != want {
+			t.Errorf("challenge %q, want %q", got.Challenge, want)
+		}
+	})
+}
+
+func TestGuardAudience(t *testing.T) {
+	other := bearer.Resource{Identifier: "https://mcp.example.com/other", Path: "/other", Scopes: []string{"mcp:read"}}
+	listed := guardResource()
+	listed.Audiences = []string{"api://mcp", "https://api.example.com/v1"}
+	anybody := guardResource()
+	anybody.AnyAudience = true
+	one := []bearer.Resource{guardResource()}
+	for _, test := range []struct {
+		name      string
+		resources []bearer.Resource
+		audience  []string
+		want      bool
+	}{
+		{"identifier", one, []string{guardIdentifier}, true},
+		{"one of several", one, []string{"https://x.example.com", guardIdentifier}, true},
+		{"host in another case", one, []string{"HTTPS://MCP.example.COM/mcp"}, true},
+		{"default port", one, []string{"https://mcp.example.com:443/mcp"}, true},
+		{"slash behind", one, []string{"https://mcp.example.com/mcp/"}, true},
+		{"bare origin with one resource", one, []string{"https://mcp.example.com"}, true},
+		{"bare origin with slash", one, []string{"https://mcp.example.com/"}, true},
+		{"URL below the only resource", one, []string{"https://mcp.example.com/mcp/sse"}, true},
+		{"path in another case", one, []string{"https://mcp.example.com/MCP"}, false},
+		{"other path", one, []string{"https://mcp.example.com/mcpfoo"}, false},
+		{"other host", one, []string{"https://mcp.example.com.evil.example/mcp"}, false},
+		{"other port", one, []string{"https://mcp.example.com:8443/mcp"}, false},
+		{"other scheme", one, []string{"http://mcp.example.com/mcp"}, false},
+		{"userinfo", one, []string{"https://mcp.example.com@evil.example/mcp"}, false},
+		{"below by dot segments", one, []string{"https://mcp.example.com/mcp/../other"}, false},
+		{"empty", one, []string{""}, false},
+		{"none", one, nil, false},
+		{"bare origin with two resources", []bearer.Resource{guardResource(), other}, []string{"https://mcp.example.com"}, false},
+		{"below with two resources", []bearer.Resource{guardResource(), other}, []string{"https://mcp.example.com/mcp/sse"}, false},
+		{"another resource of this guard", []bearer.Resource{guardResource(), other}, []string{"https://mcp.example.com/other"}, false},
+		{"listed, no URL", []bearer.Resource{listed}, []string{"api://mcp"}, true},
+		{"listed, other spelling", []bearer.Resource{listed}, []string{"https://API.example.com/v1/"}, true},
+		{"identifier beside a list", []bearer.Resource{listed}, []string{guardIdentifier}, true},
+		{"bare origin beside a list", []bearer.Resource{listed}, []string{"https://mcp.example.com"}, false},
+		{"not listed", []bearer.Resource{listed}, []string{"api://other"}, false},
+		{"any", []bearer.Resource{anybody}, []string{"whoever"}, true},
+		{"any, even none", []bearer.Resource{anybody}, nil, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			info := guardToken("mcp:read")
+			info.Audience = test.audience
+			server := serveGuarded(t, newGuard(t, guardTokens{"t": info}, test.resources...))
+			got := ask(t, server, "POST /mcp HTTP/1.1", "Authorization: Bearer t")
+			if got.Reached != test.want || !test.want && got.Description != "Token was not issued for this resource" {
+				t.Errorf("%+v, want reached %v", got, test.want)
+			}
+		})
 	}
 }

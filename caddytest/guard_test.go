@@ -473,3 +473,26 @@ func TestJWTWithoutIssuer(t *testing.T) {
 		}
 	}
 }
+
+func TestTokensWithoutExpiry(t *testing.T) {
+	idp, b := newScriptedIDP(t), newBackend(t)
+	c := loadCaddy(t, fmt.Sprintf(`
+{ORIGIN} {
+	mcp_auth {ORIGIN} {
+		authorization_server %[1]s {
+			verify jwt {
+				require_expiry off
+			}
+		}
+	}
+	reverse_proxy %[2]s
+}`, idp.URL, b.addr()))
+	resp, body := c.send("GET", "/mcp", bearerHeader(idp.token(map[string]any{"aud": c.Origin + "/mcp", "exp": nil})), "")
+	if resp.StatusCode != 200 {
+		t.Errorf("no expiry: %d %s", resp.StatusCode, body)
+	}
+	resp, _ = c.send("GET", "/mcp", bearerHeader(idp.token(map[string]any{"aud": c.Origin + "/mcp", "exp": 1})), "")
+	if resp.StatusCode != 401 {
+		t.Errorf("expired: %d", resp.StatusCode)
+	}
+}

@@ -61,7 +61,7 @@ func NewEntra(o EntraOptions) (Upstream, error) {
 		o.Claims = append(defaultClaims[:], "oid", "tid")
 	}
 	e := &entra{base: base, tenant: tenant, shared: shared}
-	u, err := newOIDC(o.Common, base+tenant+"/v2.0", o.GroupsClaim, quirks{
+	return newOIDC(o.Common, base+tenant+"/v2.0", o.GroupsClaim, quirks{
 		name:          "Microsoft",
 		open:          shared,
 		acceptsIssuer: e.acceptsIssuer,
@@ -76,14 +76,8 @@ func NewEntra(o EntraOptions) (Upstream, error) {
 			id.EmailVerified = id.Email != "" && !shared
 			return nil
 		},
+		groups: e.groups,
 	}, "openid", "profile", "email", "offline_access")
-	if err != nil {
-		return nil, err
-	}
-	u.groups = func(_ context.Context, c claims, _ string) ([]string, error) {
-		return e.groups(u, c), nil
-	}
-	return u, nil
 }
 
 type entra struct {
@@ -134,10 +128,10 @@ func (e *entra) tokenIssuer(documentIssuer string, c claims) (string, error) {
 }
 
 // groups are in the token up to 200; beyond, it only says where to ask.
-func (e *entra) groups(u *oidcUpstream, c claims) []string {
+func (e *entra) groups(_ context.Context, u *oidcUpstream, c claims, _ string) ([]string, error) {
 	names, _ := c["_claim_names"].(map[string]any)
 	if _, elsewhere := names[u.groupsClaim]; (elsewhere || c.is("hasgroups")) && u.complaints.due("overage", u.Now()) {
 		u.Logger.Warn("a user has more groups than Entra puts into a token, so none counts; use app roles, or assign to the app only the groups that matter")
 	}
-	return c.list(u.groupsClaim)
+	return c.list(u.groupsClaim), nil
 }

@@ -30,15 +30,11 @@ func NewKeycloak(o KeycloakOptions) (Upstream, error) {
 	if !strings.Contains(realm, "/realms/") {
 		return nil, fmt.Errorf("realm URL %q has no /realms/: write it as in https://sso.example.com/realms/example", o.RealmURL)
 	}
-	u, err := newOIDC(o.Common, realm, o.GroupsClaim, quirks{name: hostOf(realm)}, "openid", "profile", "email", "offline_access")
-	if err != nil {
-		return nil, err
-	}
-	u.groups = u.keycloakGroups
-	return u, nil
+	return newOIDC(o.Common, realm, o.GroupsClaim, quirks{name: hostOf(realm), groups: keycloakGroups},
+		"openid", "profile", "email", "offline_access")
 }
 
-func (u *oidcUpstream) keycloakGroups(ctx context.Context, c claims, accessToken string) ([]string, error) {
+func keycloakGroups(ctx context.Context, u *oidcUpstream, c claims, accessToken string) ([]string, error) {
 	groups := c.list(u.groupsClaim)
 	for i, g := range groups {
 		groups[i] = strings.TrimPrefix(g, "/")
@@ -46,7 +42,7 @@ func (u *oidcUpstream) keycloakGroups(ctx context.Context, c claims, accessToken
 	roles := c.list("realm_access.roles")
 	if roles == nil && u.Groups {
 		// Unless a mapper says otherwise, the roles are in the access token only.
-		access, err := u.keycloakAccessToken(ctx, c.str("sub"), accessToken)
+		access, err := keycloakAccessToken(ctx, u, c.str("sub"), accessToken)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +56,7 @@ func (u *oidcUpstream) keycloakGroups(ctx context.Context, c claims, accessToken
 
 // keycloakAccessToken returns the claims of the access token, which is a JWT of
 // the realm's, or none if it is something else or about somebody else.
-func (u *oidcUpstream) keycloakAccessToken(ctx context.Context, subject, raw string) (claims, error) {
+func keycloakAccessToken(ctx context.Context, u *oidcUpstream, subject, raw string) (claims, error) {
 	if strings.Count(raw, ".") != 2 {
 		return nil, nil
 	}

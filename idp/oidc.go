@@ -55,7 +55,7 @@ type quirks struct {
 	// identity changes what was made of the claims, or refuses it with ErrDenied.
 	identity func(id *Identity, c claims) error
 	// groups returns the groups; nil takes GroupsClaim.
-	groups func(ctx context.Context, c claims, accessToken string) ([]string, error)
+	groups func(ctx context.Context, u *oidcUpstream, c claims, accessToken string) ([]string, error)
 }
 
 type oidcUpstream struct {
@@ -67,7 +67,7 @@ type oidcUpstream struct {
 	keys          *signingKeys
 }
 
-func newOIDC(c Common, issuer, groupsClaim string, q quirks, scopes ...string) (*oidcUpstream, error) {
+func newOIDC(c Common, issuer, groupsClaim string, q quirks, scopes ...string) (Upstream, error) {
 	// An unconfigured provider is recognised by what it lacks first.
 	if err := oauth.CheckIssuer(issuer, c.Insecure); err != nil {
 		return nil, err
@@ -299,7 +299,7 @@ func (u *oidcUpstream) fromClaims(ctx context.Context, c claims, issuer, accessT
 	groups := c.list(u.groupsClaim)
 	if u.groups != nil {
 		var err error
-		if groups, err = u.groups(ctx, c, accessToken); err != nil {
+		if groups, err = u.groups(ctx, u, c, accessToken); err != nil {
 			return nil, err
 		}
 	}

@@ -90,7 +90,9 @@ type TokenInfo struct {
 	// UserID identifies the user within the issuer (the sub claim). It equals
 	// ClientID or is empty for a machine's token.
 	UserID string
-	// ExpiresAt is zero if the token does not tell.
+	// ExpiresAt is until when the token is accepted: its expiry, and after it the
+	// difference of clocks that the verifier allows for. It is zero if the token
+	// does not tell.
 	ExpiresAt time.Time
 	// Audience are the audiences that the token names (RFC 7519 §4.1.3,
 	// RFC 7662 §2.2), as it spells them.

@@ -29,7 +29,7 @@ func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Clien
 	query.add("code_challenge", x.CodeChallenge)
 	query.add("code_challenge_method", "S256")
 	query.addSet("state", x.State)
-	query.addSet("scope", p.scope(r.Context(), x.Scopes))
+	query.addSet("scope", p.scope(r.Context(), p.orDefaultScopes(to, x)))
 	query.addSet("resource", p.resource(x.Resource))
 	query.addSet("prompt", x.Prompt)
 	query.addSet("nonce", x.Nonce)
@@ -44,6 +44,19 @@ func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Clien
 	h.Set("Location", withQuery(to, query))
 	w.WriteHeader(http.StatusFound)
 	return nil
+}
+
+// orDefaultScopes returns the requested scopes, or those that the resource
+// needs if the client names none: many upstreams give a token without any scope
+// then, which is of no use here. A configured ?scope=… goes first.
+func (p *proxy) orDefaultScopes(to string, x authserver.AuthorizationParams) []string {
+	if len(x.Scopes) > 0 || p.defaults == nil {
+		return x.Scopes
+	}
+	if u, err := url.Parse(to); err != nil || u.Query().Has("scope") {
+		return nil
+	}
+	return p.defaults(x.Resource)
 }
 
 // withQuery adds the parameters to a configured URL. Its own parameters stay

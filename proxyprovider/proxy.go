@@ -79,6 +79,9 @@ type ProxyConfig struct {
 	// one that refuses requests that have it, as Microsoft Entra does
 	// (AADSTS901002, AADSTS9010010).
 	OmitResource bool
+	// DefaultScopes returns the scopes to ask for when a client names none, for
+	// the resource that it names ("" if it names none). nil asks for none.
+	DefaultScopes func(resource string) []string
 	// DropScopes are taken out of what clients ask for, for an upstream that
 	// refuses them. offline_access is taken out by itself if the discovered
 	// scopes_supported does not name it: it is we who advertise it.
@@ -153,6 +156,7 @@ func NewProxy(cfg ProxyConfig) (Proxy, error) {
 		verifier:     cfg.Verifier,
 		omitResource: cfg.OmitResource,
 		dropScopes:   cfg.DropScopes,
+		defaults:     cfg.DefaultScopes,
 	}
 	p.store = &p.clients
 	if register {
@@ -184,6 +188,7 @@ type proxy struct {
 	verifier     bearer.Verifier
 	omitResource bool
 	dropScopes   []string
+	defaults     func(resource string) []string
 }
 
 // Run implements Proxy.

@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-//go:embed *.html style.css
+//go:embed *.html style.css messages/*.json
 var files embed.FS
 
 // templates are parsed at start, so that a broken one cannot ship, and only
@@ -31,12 +31,17 @@ var style = func() template.CSS {
 	return template.CSS(css)
 }()
 
-// Page is what the layout needs beside the content.
+// page is what the layout needs beside the content.
 type page struct {
+	Lang    *Language
 	Title   string
-	Nonce   string
-	Style   template.CSS
 	Content any
+	// Next is where a browser goes by itself, "" if it stays.
+	Next string
+
+	Brand Brand
+	Nonce string
+	Style template.CSS
 }
 
 // Wanted reports whether the caller asks for HTML. Browsers name text/html;
@@ -57,14 +62,14 @@ func Wanted(r *http.Request) bool {
 }
 
 // write answers with the named template.
-func write(w http.ResponseWriter, r *http.Request, status int, name, title string, content any) {
-	nonce := rand.Text()
+func (s *Site) write(w http.ResponseWriter, r *http.Request, status int, name string, p page) {
+	p.Brand, p.Style, p.Nonce = s.brand, s.style, rand.Text()
 	var body bytes.Buffer
-	if err := templates.ExecuteTemplate(&body, name, page{Title: title, Nonce: nonce, Style: style, Content: content}); err != nil {
+	if err := templates.ExecuteTemplate(&body, name, p); err != nil {
 		http.Error(w, "Internal Server Error", http.StatusInternalServerError)
 		return
 	}
-	setHeaders(w.Header(), nonce)
+	setHeaders(w.Header(), p.Nonce)
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body.Bytes())
@@ -72,7 +77,10 @@ func write(w http.ResponseWriter, r *http.Request, status int, name, title strin
 }
 
 // setHeaders locks the page down. There is no form-action: Chromium applies it
-// to every redirect that follows a form, which breaks federated logins.
+// to every redirect that follows a form, which breaks federated logins. And there
+// is no Cross-Origin-Opener-Policy: web clients that open the sign-in in a popup
+// wait for their own callback page to speak to its opener
+// (https://github.com/modelcontextprotocol/use-mcp), which that header cuts off.
 func setHeaders(h http.Header, nonce string) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy",

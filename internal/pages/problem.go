@@ -12,7 +12,13 @@ type Problem struct {
 	Description string
 }
 
-// WriteProblem answers with the page.
+// WriteProblem answers with the page, in English and without a brand.
 func WriteProblem(w http.ResponseWriter, r *http.Request, status int, p Problem) {
-	write(w, r, status, "problem.html", p.Title, p)
+	plain := &Site{style: style}
+	plain.WriteProblem(w, r, status, languages[fallback], p)
+}
+
+// WriteProblem answers with the page.
+func (s *Site) WriteProblem(w http.ResponseWriter, r *http.Request, status int, l *Language, p Problem) {
+	s.write(w, r, status, "problem.html", page{Lang: l, Title: p.Title, Content: p})
 }

@@ -69,9 +69,9 @@ func whoami(_ context.Context, req *mcp.CallToolRequest, _ struct{}) (*mcp.CallT
 	if req.Extra != nil {
 		h := req.Extra.Header
 		id = Identity{
-			User:          h.Get("X-MCP-User"),
-			Client:        h.Get("X-MCP-Client"),
-			Scope:         h.Get("X-MCP-Scope"),
+			User:          h.Get("X-Mcp-User"),
+			Client:        h.Get("X-Mcp-Client"),
+			Scope:         h.Get("X-Mcp-Scope"),
 			Authorization: h.Get("Authorization") != "",
 		}
 	}
@@ -117,7 +117,7 @@ func (n *notes) delete(_ context.Context, _ *mcp.CallToolRequest, in deleteInput
 func (n *notes) read(_ context.Context, req *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var contents []*mcp.ResourceContents
+	contents := make([]*mcp.ResourceContents, 0, len(n.text))
 	for _, name := range slices.Sorted(maps.Keys(n.text)) {
 		contents = append(contents, &mcp.ResourceContents{
 			URI:      req.Params.URI,
