@@ -12,12 +12,11 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// serveEndpoint answers an endpoint. URLs and redirects of the authorization
-// endpoint hold state and codes, which Caddy's access log would keep, so it is
-// told to skip the request and a line without them is written instead
-// (SECURITY §12).
+// serveEndpoint answers an endpoint. URLs and redirects of those that browsers
+// visit hold state and codes, which Caddy's access log would keep, so it is told
+// to skip the request and a line without them is written instead (SECURITY §12).
 func (h *served) serveEndpoint(w http.ResponseWriter, r *http.Request, endpoint http.Handler) {
-	if h.site.authorizePath == "" || strings.TrimSuffix(originalURL(r).Path, "/") != h.site.authorizePath && strings.TrimSuffix(r.URL.Path, "/") != h.site.authorizePath {
+	if !h.site.secretive[strings.TrimSuffix(originalURL(r).Path, "/")] && !h.site.secretive[strings.TrimSuffix(r.URL.Path, "/")] {
 		endpoint.ServeHTTP(w, r)
 		return
 	}

@@ -27,6 +27,12 @@ func init() {
 // parseAuth sets up the handler from Caddyfile tokens. Syntax:
 //
 //	mcp_auth <issuer> {
+//		upstream <identity provider> [<argument>] {
+//			…
+//		}
+//		accounts {
+//			…
+//		}
 //		proxy {
 //			…
 //		}
@@ -46,9 +52,19 @@ func init() {
 //		base_url <url>
 //		service_documentation <url>
 //		insecure_dev
+//
+//		# with upstream and accounts:
+//		allow any | <email|group|subject|org|hosted_domain> <value...>
+//		consent {
+//			…
+//		}
+//		tokens {
+//			…
+//		}
+//		endpoint_prefix <path>
 //	}
 //
-// Exactly one of proxy and authorization_server is needed.
+// Exactly one of upstream, accounts, proxy and authorization_server is needed.
 func parseAuth(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	d := h.Dispenser
 	d.Next() // the directive's name
@@ -67,8 +83,8 @@ func parseAuth(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 			return nil, err
 		}
 	}
-	if handler.ProviderRaw == nil {
-		return nil, start.errorf("mcp_auth: %s", errNoMode)
+	if err := p.finish(start); err != nil {
+		return nil, err
 	}
 	if err := handler.check(); err != nil {
 		return nil, start.errorf("mcp_auth: %s", err)
@@ -94,14 +110,42 @@ func issuerArgument(d *caddyfile.Dispenser, directive string) (string, error) {
 type authParser struct {
 	handler *Handler
 	once    once
-	mode    string
+	// mode is the setting that decides who signs people in, and parsed what it
+	// came to.
+	mode, modeName string
+	parsed         any
+	// broker holds the settings of the broker that stand beside upstream.
+	broker BrokerMode
+	// brokerSetting is the first of them, with its place.
+	brokerSetting string
+	brokerPlace   position
+}
+
+// finish puts the mode together once the block is read.
+func (p *authParser) finish(start position) error {
+	if p.parsed == nil {
+		return start.errorf("mcp_auth: %s", errNoMode)
+	}
+	if mode, ok := p.parsed.(*BrokerMode); ok {
+		mode.Allow = p.broker.Allow
+		mode.Consent = p.broker.Consent
+		mode.Tokens = p.broker.Tokens
+		mode.EndpointPrefix = p.broker.EndpointPrefix
+		if err := mode.check(); err != nil {
+			return start.errorf("mcp_auth: %s", err)
+		}
+	} else if p.brokerSetting != "" {
+		return p.brokerPlace.errorf("%s belongs to upstream and accounts, where this server issues the tokens; with %s another server does", p.brokerSetting, p.mode)
+	}
+	p.handler.ProviderRaw = caddyconfig.JSONModuleObject(p.parsed, "mode", p.modeName, nil)
+	return nil
 }
 
 func (p *authParser) setting(d *caddyfile.Dispenser) error {
 	h := p.handler
 	name := d.Val()
 	switch name {
-	case "resource", "client", "rate_limit": // may be repeated
+	case "resource", "client", "rate_limit", "allow": // may be repeated
 	default:
 		if err := p.once.check(d); err != nil {
 			return err
@@ -133,26 +177,31 @@ func (p *authParser) setting(d *caddyfile.Dispenser) error {
 	case "insecure_dev":
 		h.InsecureDev = true
 		return noValue(d)
-	case "upstream", "accounts":
-		return d.Errf("%s is not available in this version: the tokens are issued by an identity provider of yours; use proxy or authorization_server", name)
+	case "upstream":
+		return p.setMode(d, parseUpstream)
+	case "accounts":
+		return p.setMode(d, parseAccounts)
 	case "allow", "consent", "tokens", "endpoint_prefix":
-		return d.Errf("%s is not available in this version: it belongs to upstream and accounts, where this server issues the tokens itself", name)
+		if p.brokerSetting == "" {
+			p.brokerSetting, p.brokerPlace = name, here(d)
+		}
+		return p.broker.setting(d)
 	default:
-		return d.Errf("%s is no setting of mcp_auth; there are proxy, authorization_server, resource, client, registration, rate_limit, base_url, service_documentation and insecure_dev", name)
+		return d.Errf("%s is no setting of mcp_auth; there are upstream, accounts, proxy, authorization_server, allow, resource, client, registration, consent, tokens, rate_limit, base_url, endpoint_prefix, service_documentation and insecure_dev", name)
 	}
 }
 
 // setMode parses one of the blocks that decide who signs people in.
 func (p *authParser) setMode(d *caddyfile.Dispenser, parse func(*caddyfile.Dispenser) (any, string, error)) error {
 	if p.mode != "" {
-		return d.Errf("%s: %s is there already; exactly one of proxy and authorization_server decides who signs people in", d.Val(), p.mode)
+		return d.Errf("%s: %s is there already; exactly one of upstream, accounts, proxy and authorization_server decides who signs people in", d.Val(), p.mode)
 	}
 	p.mode = d.Val()
 	mode, name, err := parse(d)
 	if err != nil {
 		return err
 	}
-	p.handler.ProviderRaw = caddyconfig.JSONModuleObject(mode, "mode", name, nil)
+	p.parsed, p.modeName = mode, name
 	return nil
 }
 

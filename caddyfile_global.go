@@ -2,6 +2,7 @@ package mcpauth
 
 import (
 	"encoding/json"
+	"strconv"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -11,7 +12,14 @@ import (
 // parseGlobal sets up the app from Caddyfile tokens. Syntax:
 //
 //	mcp_auth {
-//		store memory
+//		store bbolt [<path>] | memory | caddy_storage
+//		store redis <address...> {
+//			username <name>
+//			password <password>
+//			tls
+//			prefix <prefix>
+//			database <number>
+//		}
 //		encryption_key <key...>
 //	}
 //
@@ -48,20 +56,75 @@ func parseGlobal(d *caddyfile.Dispenser, previous any) (any, error) {
 }
 
 func parseStore(d *caddyfile.Dispenser, app *App) error {
-	args := d.RemainingArgs()
-	if len(args) == 0 {
-		return d.Errf("store: write which one; there is memory")
+	const there = "there are bbolt, memory, redis and caddy_storage"
+	if !d.NextArg() {
+		return d.Errf("store: write which one; %s", there)
 	}
-	switch args[0] {
+	name := d.Val()
+	var module any
+	var err error
+	switch name {
 	case "memory":
+		module, err = new(MemoryStore), noValue(d)
+	case "caddy_storage":
+		module, err = new(CaddyStorageStore), noValue(d)
+	case "bbolt":
+		args := d.RemainingArgs()
 		if len(args) > 1 {
-			return d.Errf("store memory takes no value, and got %s", args[1])
+			return d.Errf("store bbolt takes one path, and got %d", len(args))
 		}
-		app.StoreRaw = caddyconfig.JSONModuleObject(MemoryStore{}, "module", "memory", nil)
-		return noBlock(d)
-	case "bbolt", "redis", "caddy_storage":
-		return d.Errf("store %s is not available in this version: nothing but the encryption key is kept, and without a store line that is in Caddy's storage", args[0])
+		bbolt := new(BboltStore)
+		if len(args) == 1 {
+			bbolt.Path = args[0]
+		}
+		module, err = bbolt, noBlock(d)
+	case "redis":
+		module, err = parseRedis(d)
 	default:
-		return d.Errf("store %s is unknown; there is memory", args[0])
+		return d.Errf("store %s is unknown; %s", name, there)
 	}
+	if err != nil {
+		return err
+	}
+	app.StoreRaw = caddyconfig.JSONModuleObject(module, "module", name, nil)
+	return nil
+}
+
+func parseRedis(d *caddyfile.Dispenser) (*RedisStore, error) {
+	redis := new(RedisStore)
+	redis.Addresses = d.RemainingArgs()
+	if len(redis.Addresses) == 0 {
+		return nil, d.Errf("store redis: write the address, for example localhost:6379")
+	}
+	seen := once{}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := seen.check(d); err != nil {
+			return nil, err
+		}
+		var err error
+		switch name := d.Val(); name {
+		case "username":
+			err = value(d, &redis.Username)
+		case "password":
+			err = value(d, &redis.Password)
+		case "tls":
+			redis.TLS = true
+			err = noValue(d)
+		case "prefix":
+			err = value(d, &redis.Prefix)
+		case "database":
+			var text string
+			if err = value(d, &text); err == nil {
+				if redis.Database, err = strconv.Atoi(text); err != nil || redis.Database < 0 {
+					err = d.Errf("database: %q is no number", text)
+				}
+			}
+		default:
+			err = d.Errf("%s is no setting of store redis; there are username, password, tls, prefix and database", name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return redis, nil
 }

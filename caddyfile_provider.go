@@ -66,7 +66,7 @@ func parseProxy(d *caddyfile.Dispenser) (any, string, error) {
 		case "verify":
 			mode.VerifyRaw, err = parseVerify(d)
 		case "client_id", "client_secret":
-			err = d.Errf("%s: in proxy mode every MCP client is a client of its own at the identity provider; with one client for all, a user's consent to one would hand the others a token (the confused deputy problem). Write `client` blocks for clients registered there, or let clients register; an identity provider that can do neither needs the broker (upstream), which is not available in this version", name)
+			err = d.Errf("%s: in proxy mode every MCP client is a client of its own at the identity provider; with one client for all, a user's consent to one would hand the others a token (the confused deputy problem). Write `client` blocks for clients registered there, or let clients register; for an identity provider that can do neither, use upstream in place of proxy", name)
 		default:
 			err = d.Errf("%s is no setting of proxy; there are issuer, authorization_url, token_url, revocation_url, registration_url, client_auth, callback, audience, scopes, drop_scopes, omit_resource and verify", name)
 		}
@@ -247,6 +247,7 @@ func requireExpiry(d *caddyfile.Dispenser, policy *ExpiryPolicy) error {
 //		secret <secret>
 //		redirect_uris <uri...>
 //		scopes <scope...>
+//		introspect <resource url>
 //	}
 func parseClient(d *caddyfile.Dispenser) (*Client, error) {
 	start := here(d)
@@ -271,8 +272,10 @@ func parseClient(d *caddyfile.Dispenser) (*Client, error) {
 			err = values(d, &client.RedirectURIs)
 		case "scopes":
 			err = values(d, &client.Scopes)
+		case "introspect":
+			err = value(d, &client.Introspect)
 		default:
-			err = d.Errf("%s is no setting of client; there are name, secret, redirect_uris and scopes", name)
+			err = d.Errf("%s is no setting of client; there are name, secret, redirect_uris, scopes and introspect", name)
 		}
 		if err != nil {
 			return nil, err
@@ -288,9 +291,14 @@ func parseClient(d *caddyfile.Dispenser) (*Client, error) {
 //
 //	registration {
 //		dynamic on | off
+//		metadata_documents on | off
+//		document_hosts <host...>
+//		private_document_origins <origin...>
 //		private_schemes on | off
 //		client_sets <name...>
 //		redirect_uris <pattern...>
+//		storage sealed
+//		secret_expiry <duration>
 //		initial_access_token <token>
 //	}
 func parseRegistration(d *caddyfile.Dispenser) (*Registration, error) {
@@ -320,10 +328,23 @@ func parseRegistration(d *caddyfile.Dispenser) (*Registration, error) {
 			err = values(d, &registration.RedirectURIs)
 		case "initial_access_token":
 			err = value(d, &registration.InitialAccessToken)
-		case "metadata_documents", "document_hosts", "private_document_origins", "storage", "secret_expiry":
-			err = d.Errf("registration: %s is not available in this version; there are dynamic, private_schemes, client_sets, redirect_uris and initial_access_token", name)
+		case "metadata_documents":
+			var on bool
+			on, err = onOff(d)
+			registration.MetadataDocumentsOff = !on
+		case "document_hosts":
+			err = values(d, &registration.DocumentHosts)
+		case "private_document_origins":
+			err = values(d, &registration.PrivateDocumentOrigins)
+		case "secret_expiry":
+			err = duration(d, &registration.SecretExpiry)
+		case "storage":
+			var kind string
+			if err = value(d, &kind); err == nil && kind != "sealed" {
+				err = d.Errf("registration: storage %s is not available in this version; registrations are sealed into the client_id, and nothing is stored (storage sealed)", kind)
+			}
 		default:
-			err = d.Errf("%s is no setting of registration; there are dynamic, private_schemes, client_sets, redirect_uris and initial_access_token", name)
+			err = d.Errf("%s is no setting of registration; there are dynamic, metadata_documents, document_hosts, private_document_origins, private_schemes, client_sets, redirect_uris, storage, secret_expiry and initial_access_token", name)
 		}
 		if err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 //		require <scope...> | none
 //		implies <scope> <narrower...>
 //		path <path> <scope...>
+//		describe <scope> <text>
 //		origins <origin...>
 //		forward identity [email] [name] [groups] | access_token | none
 //		default
@@ -46,7 +47,7 @@ func parseResource(d *caddyfile.Dispenser) (*Resource, error) {
 		if ok, err := resourceSetting(d, resource, seen); err != nil {
 			return nil, err
 		} else if !ok {
-			return nil, d.Errf("%s is no setting of resource; there are name, documentation, scopes, require, implies, path, origins, forward and default", d.Val())
+			return nil, d.Errf("%s is no setting of resource; there are name, documentation, scopes, require, implies, path, describe, origins, forward and default", d.Val())
 		}
 	}
 	if err := resource.check(); err != nil {
@@ -96,6 +97,16 @@ func resourceSetting(d *caddyfile.Dispenser, resource *Resource, seen once) (boo
 			return true, d.Errf("path takes a site path and the scopes that it needs, for example path /mcp/admin* mcp:admin")
 		}
 		resource.Paths = append(resource.Paths, PathScopes{Path: args[0], Scopes: args[1:]})
+		return true, noBlock(d)
+	case "describe":
+		args := d.RemainingArgs()
+		if len(args) != 2 || args[1] == "" {
+			return true, d.Errf(`describe takes a scope and a text for people, for example describe mcp:read "Read your notes"`)
+		}
+		if resource.ScopeDescriptions == nil {
+			resource.ScopeDescriptions = make(map[string]string)
+		}
+		resource.ScopeDescriptions[args[0]] = args[1]
 		return true, noBlock(d)
 	case "origins":
 		return true, values(d, &resource.Origins)
@@ -158,7 +169,7 @@ func parseBearer(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		default:
 			var ok bool
 			if ok, err = resourceSetting(d, handler.Resource, seen); err == nil && !ok {
-				err = d.Errf("%s is no setting of mcp_bearer; there are resource, authorization_server, audience, verify, name, documentation, scopes, require, implies, path, origins, forward and insecure_dev", name)
+				err = d.Errf("%s is no setting of mcp_bearer; there are resource, authorization_server, audience, verify, name, documentation, scopes, require, implies, path, describe, origins, forward and insecure_dev", name)
 			}
 		}
 		if err != nil {

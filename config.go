@@ -53,6 +53,9 @@ type Resource struct {
 	// Forward says what the server behind learns of the caller. Default: identity.
 	Forward *Forward `json:"forward,omitempty"`
 
+	// ScopeDescriptions say to people what a scope allows, by scope.
+	ScopeDescriptions map[string]string `json:"scope_descriptions,omitempty"`
+
 	// Default marks the resource that is meant when several are configured and
 	// a client names none.
 	Default bool `json:"default,omitempty"`
@@ -100,6 +103,11 @@ type Client struct {
 
 	// Scopes that the client may ask for. Default: all.
 	Scopes []string `json:"scopes,omitempty"`
+
+	// Introspect makes the client a resource server elsewhere: with its secret it
+	// may ask at the introspection endpoint about tokens for this resource, a
+	// URL. Such a client needs no redirect_uris.
+	Introspect string `json:"introspect,omitempty"`
 }
 
 // Registration says who may become a client without the operator.
@@ -119,6 +127,21 @@ type Registration struct {
 	// of `client_sets`, and adds private-use schemes. https://*.example.com/cb
 	// and https://example.com/cb/* are patterns.
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
+
+	// MetadataDocumentsOff refuses clients that identify themselves by the URL of
+	// a metadata document.
+	MetadataDocumentsOff bool `json:"metadata_documents_off,omitempty"`
+
+	// DocumentHosts limits metadata documents to these hosts; *.example.com is
+	// one or more labels below. Default: any public host.
+	DocumentHosts []string `json:"document_hosts,omitempty"`
+
+	// PrivateDocumentOrigins may have private addresses. Exact origins.
+	PrivateDocumentOrigins []string `json:"private_document_origins,omitempty"`
+
+	// SecretExpiry is how long the secrets of registered clients last. Default:
+	// for ever, since clients do not register again in time.
+	SecretExpiry caddy.Duration `json:"secret_expiry,omitempty"`
 
 	// InitialAccessToken, if set, must be sent as a bearer token to register
 	// (RFC 7591 §3).
@@ -305,14 +328,17 @@ func (c *Client) check() error {
 		return fmt.Errorf("client: an id is needed")
 	}
 	if strings.HasPrefix(c.ID, "https://") {
-		return fmt.Errorf("client %s: ids that are URLs name client metadata documents, which are not available in this version", c.ID)
+		return fmt.Errorf("client %s: an id that is a URL names a client metadata document, which is fetched and not configured", c.ID)
 	}
 	for _, b := range []byte(c.ID) {
 		if b < 0x20 || b > 0x7e {
 			return fmt.Errorf("client %q: write the id in printable ASCII (RFC 6749 appendix A.1)", c.ID)
 		}
 	}
-	if len(c.RedirectURIs) == 0 {
+	if c.Introspect != "" && c.Secret == "" {
+		return fmt.Errorf("client %s: introspect needs a secret", c.ID)
+	}
+	if len(c.RedirectURIs) == 0 && c.Introspect == "" {
 		return fmt.Errorf("client %s: name its redirect_uris", c.ID)
 	}
 	for _, uri := range c.RedirectURIs {

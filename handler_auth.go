@@ -123,7 +123,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-var errNoMode = fmt.Errorf("say who signs people in: one of proxy and authorization_server")
+var errNoMode = fmt.Errorf("say who signs people in: one of upstream, accounts, proxy and authorization_server")
 
 func (h *Handler) base() string {
 	if h.BaseURL != "" {

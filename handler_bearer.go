@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -36,7 +38,9 @@ type BearerHandler struct {
 	// the resource's identifier. `any` skips the check.
 	Audience []string `json:"audience,omitempty"`
 
-	// VerifyRaw checks the tokens. Default: jwt with the issuer's keys.
+	// VerifyRaw checks the tokens. Default: the verifier of the issuer itself if
+	// that is an `mcp_auth` site of this Caddy with upstream or accounts, else jwt
+	// with the issuer's keys.
 	VerifyRaw json.RawMessage `json:"verify,omitempty" caddy:"namespace=mcp_auth.verifiers inline_key=type"`
 
 	// InsecureDev allows http on hosts that are not loopback. For development.
@@ -122,8 +126,23 @@ func (h *BearerHandler) newMode(env ModeEnv, verifier VerifierModule) (*Mode, er
 		mode.Audiences = h.Audience
 	}
 	_, v, err := env.verifier(h.AuthorizationServers[0], verifier, mode)
+	if err != nil {
+		return nil, err
+	}
 	mode.Verifier = v
-	return mode, err
+	if verifier == nil {
+		// The issuer may be a site of this Caddy, whose own verifier needs no
+		// detour and sees revocation. Which it is shows when the first token comes:
+		// that site may be provisioned after this one.
+		issuer, app := h.AuthorizationServers[0], env.app
+		mode.Verifier = bearer.VerifierFunc(func(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+			if s := app.siteOf(issuer); s != nil && s.live != nil {
+				return s.live.VerifyAccessToken(ctx, token)
+			}
+			return v.VerifyAccessToken(ctx, token)
+		})
+	}
+	return mode, nil
 }
 
 // ServeHTTP answers what is for us and passes the rest on.

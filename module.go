@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-mcp/mcpauth/seal"
+	"github.com/caddy-mcp/mcpauth/store"
 )
 
 func init() {
@@ -30,8 +31,8 @@ func init() {
 // It needs no configuration: without any, a key is made on first use and kept
 // in Caddy's storage.
 type App struct {
-	// StoreRaw is where state is kept. Default: Caddy's storage holds the
-	// generated key; nothing else is stored in this version.
+	// StoreRaw is where grants are kept: bbolt (default), memory, redis or
+	// caddy_storage. It is opened only if a site issues tokens itself.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=mcp_auth.stores inline_key=module"`
 
 	// EncryptionKeys seal registrations and refresh tokens. Each is base64 of 32
@@ -42,7 +43,7 @@ type App struct {
 
 	ctx    caddy.Context
 	logger *zap.Logger
-	store  Store
+	store  *openStore
 
 	keysMu sync.Mutex
 	ring   *seal.Ring
@@ -56,15 +57,8 @@ type App struct {
 	// what the running configuration uses.
 	acquired []func()
 
-	stopProbe context.CancelFunc
-	probing   sync.WaitGroup
-}
-
-// Store is a module in the namespace mcp_auth.stores.
-type Store interface {
-	// SealingKey returns the generated key that this store keeps, making it on
-	// first use.
-	SealingKey(ctx context.Context) (seal.Key, error)
+	stop    context.CancelFunc
+	running sync.WaitGroup
 }
 
 // registeredSite is a running site and the configuration it was made of.
@@ -83,18 +77,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
 	a.sites = make(map[string]*registeredSite)
-	if a.StoreRaw != nil {
-		module, err := ctx.LoadModule(a, "StoreRaw")
-		if err != nil {
-			return fmt.Errorf("store: %w", err)
-		}
-		store, ok := module.(Store)
-		if !ok {
-			return fmt.Errorf("store: module %T cannot be used as a store", module)
-		}
-		a.store = store
-	} else {
-		a.store = &storageStore{storage: ctx.Storage()}
+	module, err := a.storeModule(ctx)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if module.Reach() == ReachNodes && len(a.EncryptionKeys) == 0 {
+		return errors.New("this store can be shared by several nodes, which need the same encryption_key: make one with openssl rand -base64 32, and write encryption_key {env.MCP_AUTH_KEY}")
+	}
+	if err := a.acquireStore(module); err != nil {
+		return err
 	}
 	if len(a.EncryptionKeys) == 0 {
 		return nil
@@ -117,6 +108,23 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return err
 }
 
+// storeModule loads the configured store, the bbolt file by default.
+func (a *App) storeModule(ctx caddy.Context) (StoreModule, error) {
+	if a.StoreRaw == nil {
+		module := new(BboltStore)
+		return module, module.Provision(ctx)
+	}
+	loaded, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return nil, err
+	}
+	module, ok := loaded.(StoreModule)
+	if !ok {
+		return nil, fmt.Errorf("module %T cannot be used as a store", loaded)
+	}
+	return module, nil
+}
+
 // Start opens the key and begins to load what identity providers publish.
 func (a *App) Start() error {
 	a.sitesMu.Lock()
@@ -132,22 +140,32 @@ func (a *App) Start() error {
 				return err
 			}
 		}
-		for _, start := range s.start {
-			start()
+		if s.needsStore {
+			if err := a.openStore(); err != nil {
+				return err
+			}
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a.stopProbe = cancel
-	a.probing.Go(func() { a.probe(ctx) })
+	a.stop = cancel
+	for _, s := range a.sites {
+		for _, start := range s.start {
+			start()
+		}
+		for _, run := range s.run {
+			a.running.Go(func() { run(ctx) })
+		}
+	}
+	a.running.Go(func() { a.probe(ctx) })
 	return nil
 }
 
-// Stop ends the probe; what the sites run in the background ends with their
-// last user, in Cleanup.
+// Stop ends what runs in the background for this configuration alone. What is
+// kept over reloads ends with its last user, in Cleanup.
 func (a *App) Stop() error {
-	if a.stopProbe != nil {
-		a.stopProbe()
-		a.probing.Wait()
+	if a.stop != nil {
+		a.stop()
+		a.running.Wait()
 	}
 	return nil
 }
@@ -171,7 +189,7 @@ func (a *App) keys() (*seal.Ring, error) {
 	if a.ring != nil {
 		return a.ring, nil
 	}
-	key, err := a.store.SealingKey(a.ctx)
+	key, err := a.generatedKey()
 	if err != nil {
 		return nil, fmt.Errorf("the encryption key could not be opened: %w", err)
 	}
@@ -181,6 +199,44 @@ func (a *App) keys() (*seal.Ring, error) {
 	}
 	a.ring = ring
 	return ring, nil
+}
+
+// generatedKey returns the key that was made for want of a configured one. It
+// lives as long as what it seals: in memory beside a store in memory, else in
+// Caddy's storage.
+func (a *App) generatedKey() (seal.Key, error) {
+	if a.store.module.Reach() != ReachProcess {
+		return (&storedKey{storage: a.ctx.Storage()}).open(a.ctx)
+	}
+	key, made := a.store.processKey()
+	if made {
+		a.logger.Warn("the encryption key is kept in memory only: clients must register and people sign in again after a restart; set encryption_key, or drop `store memory`")
+	}
+	return key, nil
+}
+
+// openStore opens the store and makes sure that its nodes share a key.
+func (a *App) openStore() error {
+	if _, err := a.store.open(a.ctx); err != nil {
+		return fmt.Errorf("the store could not be opened: %w", err)
+	}
+	if a.store.module.Reach() != ReachNodes {
+		return nil
+	}
+	return a.checkFingerprint(a.ctx)
+}
+
+// issuerStore returns the part of the store that belongs to an issuer, sealed.
+func (a *App) issuerStore(issuer string) (store.Store, error) {
+	ring, err := a.keys()
+	if err != nil {
+		return nil, err
+	}
+	opened, err := a.store.open(a.ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.Sealed(opened, store.SealedOptions{Ring: ring, Issuer: issuer})
 }
 
 // registerSite returns the site named name, built by build unless it is there
@@ -224,15 +280,15 @@ func (a *App) siteOf(issuer string) *site {
 	return nil
 }
 
-// storageStore keeps the generated key in Caddy's storage: in its data
-// directory, or wherever the `storage` option says, so that all nodes that
-// share it share the key.
-type storageStore struct{ storage certmagic.Storage }
+// storedKey is the generated key in Caddy's storage: in its data directory, or
+// wherever the `storage` option says, so that all nodes that share it share the
+// key.
+type storedKey struct{ storage certmagic.Storage }
 
 const sealingKeyPath = "mcp_auth/sealing_key"
 
-// SealingKey loads the key, or makes one under the storage's lock.
-func (s *storageStore) SealingKey(ctx context.Context) (seal.Key, error) {
+// open loads the key, or makes one under the storage's lock.
+func (s *storedKey) open(ctx context.Context) (seal.Key, error) {
 	if key, err := s.load(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
@@ -250,7 +306,7 @@ func (s *storageStore) SealingKey(ctx context.Context) (seal.Key, error) {
 	return key, nil
 }
 
-func (s *storageStore) load(ctx context.Context) (seal.Key, error) {
+func (s *storedKey) load(ctx context.Context) (seal.Key, error) {
 	data, err := s.storage.Load(ctx, sealingKeyPath)
 	if err != nil {
 		return seal.Key{}, err
@@ -285,5 +341,4 @@ var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
-	_ Store              = (*storageStore)(nil)
 )

@@ -1,9 +1,11 @@
 package mcpauth
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -32,14 +34,27 @@ type ModeModule interface {
 type ModeEnv struct {
 	// Issuer is the site's, byte for byte.
 	Issuer string
+	// BaseURL is where the endpoints are.
+	BaseURL string
 	// InsecureDev allows http where https is required.
 	InsecureDev bool
 	// Resources are the resources that tokens can be asked for.
 	Resources *oauth.ResourceSet
 	// DefaultScopes returns the scopes that every request to a resource needs.
 	DefaultScopes func(resource string) []string
+	// GrantableScopes returns all scopes that mean something to a resource.
+	GrantableScopes func(resource string) []string
+	// ResourceNames and ScopeDescriptions are for people.
+	ResourceNames     map[string]string
+	ScopeDescriptions map[string]string
+	// ForwardedClaims are the claims that the servers behind are told.
+	ForwardedClaims []string
 	// Clients are the clients that the operator registered.
 	Clients []oauth.Client
+	// Introspectors may ask about tokens for the resource that each names.
+	Introspectors []*Client
+	// Registration is as configured; nil for the defaults.
+	Registration *Registration
 	// Dynamic tells whether clients may register themselves.
 	Dynamic bool
 	// RedirectPolicy is for clients that register themselves.
@@ -57,6 +72,12 @@ type Mode struct {
 	// Provider answers the authorization server endpoints; nil if this site has
 	// none.
 	Provider authserver.Provider
+	// Endpoints are answered besides those of Provider, by path below the base
+	// URL. Logs show neither their queries nor their redirects.
+	Endpoints map[string]http.Handler
+	// StripCookies removes the mode's cookies from requests that are passed on;
+	// nil if it has none.
+	StripCookies func(*http.Request)
 	// Mirror is the authorization server whose metadata this site repeats, for
 	// clients that look for it here; nil for none.
 	Mirror *bearer.Discovery
@@ -79,8 +100,15 @@ type Mode struct {
 	ForwardsRegistration bool
 	// NeedsKeys tells that the key ring has to open at start.
 	NeedsKeys bool
+	// NeedsStore tells that the store has to open at start.
+	NeedsStore bool
+	// LiveVerifier also checks the tokens of this issuer for other sites of this
+	// Caddy, and sees revocation at once; nil if the issuer is another server.
+	LiveVerifier bearer.Verifier
 	// Start are begun, in the background, when the configuration starts.
 	Start []func()
+	// Run run as long as the configuration does.
+	Run []func(ctx context.Context)
 }
 
 // ProxyMode lets the identity provider issue the tokens and relays authorize,
@@ -182,6 +210,9 @@ func (m *ProxyMode) check() error {
 
 // NewMode implements ModeModule.
 func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
+	if err := env.refuseBrokerSettings("proxy"); err != nil {
+		return nil, err
+	}
 	r := m.resolved
 	mode := &Mode{ScopesSupported: r.Scopes, NeedsKeys: true}
 	if slices.Equal(r.Audience, []string{"any"}) {
@@ -279,6 +310,9 @@ func (m *ResourceServerMode) NewMode(env ModeEnv) (*Mode, error) {
 	if len(env.Clients) > 0 {
 		return nil, fmt.Errorf("client %s: clients are registered at the authorization server %s, not here", env.Clients[0].ClientID, r.AuthorizationServer)
 	}
+	if err := env.refuseBrokerSettings("authorization_server"); err != nil {
+		return nil, err
+	}
 	mode := &Mode{AuthorizationServers: []string{r.AuthorizationServer}}
 	if slices.Equal(r.Audience, []string{"any"}) {
 		mode.AnyAudience = true
@@ -296,6 +330,21 @@ func (m *ResourceServerMode) NewMode(env ModeEnv) (*Mode, error) {
 		mode.Mirror = discovery
 	}
 	return mode, nil
+}
+
+// refuseBrokerSettings finds settings that mean something only where this server
+// issues the tokens.
+func (env ModeEnv) refuseBrokerSettings(mode string) error {
+	r := env.Registration
+	switch {
+	case len(env.Introspectors) > 0:
+		return fmt.Errorf("client %s: introspect belongs to upstream and accounts; with %s another server issues the tokens", env.Introspectors[0].ID, mode)
+	case r == nil:
+		return nil
+	case r.MetadataDocumentsOff, len(r.DocumentHosts) > 0, len(r.PrivateDocumentOrigins) > 0, r.SecretExpiry != 0:
+		return fmt.Errorf("registration: metadata_documents, document_hosts, private_document_origins and secret_expiry belong to upstream and accounts; with %s another server knows the clients", mode)
+	}
+	return nil
 }
 
 // verifier returns the discovery of issuer, nil if that is "", and the verifier

@@ -35,6 +35,9 @@ func (h *served) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		h.serveEndpoint(w, r, endpoint)
 		return nil
 	}
+	if h.site.stripCookies != nil {
+		h.site.stripCookies(r)
+	}
 	decision, admitted := h.site.guard.Check(w, r, original)
 	if !admitted {
 		return nil

@@ -1,8 +1,10 @@
 package mcpauth
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,13 +33,22 @@ type site struct {
 	guard  *bearer.Guard
 	// forwards holds, by resource identifier, what the server behind learns.
 	forwards map[string]forwarding
-	// authorizePath is the endpoint whose URLs hold what no log may show.
-	authorizePath string
+	// extra are endpoints of the mode, by path.
+	extra map[string]http.Handler
+	// secretive are the endpoints whose URLs and redirects no log may show.
+	secretive map[string]bool
+	// stripCookies removes our cookies from what is passed on; nil if there are
+	// none.
+	stripCookies func(*http.Request)
+	// live checks the tokens of this issuer for other sites; nil if it cannot.
+	live bearer.Verifier
 	// probes are the resources' metadata URLs on this site's origin.
 	probes []string
 
-	needsKeys bool
-	start     []func()
+	needsKeys  bool
+	needsStore bool
+	start      []func()
+	run        []func(context.Context)
 }
 
 // forwarding is a resolved Forward.
@@ -68,6 +79,9 @@ func (s *site) endpoint(path string) http.Handler {
 		if h := s.server.Endpoint(path); h != nil {
 			return h
 		}
+	}
+	if h, ok := s.extra[path]; ok {
+		return h
 	}
 	if s.absent[path] {
 		return http.HandlerFunc(notOffered)
@@ -104,6 +118,11 @@ type plan struct {
 	paths        []string
 	scopes       []string
 	forwards     map[string]forwarding
+	// grantable are, by identifier, the scopes that mean something to a resource.
+	grantable       map[string][]string
+	names           map[string]string
+	descriptions    map[string]string
+	forwardedClaims []string
 }
 
 // planResources turns the settings of the resources into the guard's. Without
@@ -114,7 +133,13 @@ func (c *siteConfig) planResources() (*plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("base_url %s: %w", c.base, err)
 	}
-	p := &plan{defaultIndex: -1, forwards: make(map[string]forwarding)}
+	p := &plan{
+		defaultIndex: -1,
+		forwards:     make(map[string]forwarding),
+		grantable:    make(map[string][]string),
+		names:        make(map[string]string),
+		descriptions: make(map[string]string),
+	}
 	resources := c.resources
 	if len(resources) == 0 {
 		p.add(bearer.Resource{Identifier: origin + "/mcp", Path: "/"}, &Resource{})
@@ -160,6 +185,18 @@ func (p *plan) foreign(identifier string, r *Resource) {
 	}
 	p.identifiers = append(p.identifiers, identifier)
 	p.addScopes(r.Scopes)
+	p.grantable[identifier] = r.grantableScopes()
+	if r.Name != "" {
+		p.names[identifier] = r.Name
+	}
+	maps.Copy(p.descriptions, r.ScopeDescriptions)
+	if r.Forward != nil {
+		for _, claim := range r.Forward.Fields {
+			if !slices.Contains(p.forwardedClaims, claim) {
+				p.forwardedClaims = append(p.forwardedClaims, claim)
+			}
+		}
+	}
 }
 
 func (p *plan) add(g bearer.Resource, r *Resource) {
@@ -198,6 +235,32 @@ func (p *plan) neededScopes(resources *oauth.ResourceSet) func(resource string) 
 	}
 }
 
+// grantableScopes returns a function that tells all scopes that mean something
+// to a resource: more than it advertises, so that clients start small and step
+// up.
+func (p *plan) grantableScopes(resources *oauth.ResourceSet) func(resource string) []string {
+	return func(resource string) []string {
+		identifier, err := resources.Resolve(resource)
+		if err != nil {
+			return nil
+		}
+		return p.grantable[identifier]
+	}
+}
+
+// grantableScopes are the scopes that one of the resource's settings names.
+func (r *Resource) grantableScopes() []string {
+	scopes := slices.Concat(r.Scopes, r.Require)
+	for broad, narrow := range r.Implies {
+		scopes = append(append(scopes, broad), narrow...)
+	}
+	for _, path := range r.Paths {
+		scopes = append(scopes, path.Scopes...)
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
+}
+
 func (p *plan) addScopes(scopes []string) {
 	for _, scope := range scopes {
 		if !slices.Contains(p.scopes, scope) {
@@ -217,21 +280,31 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 		return nil, err
 	}
 	mode, err := newMode(ModeEnv{
-		Issuer:         c.issuer,
-		InsecureDev:    c.insecureDev,
-		Resources:      resources,
-		DefaultScopes:  p.neededScopes(resources),
-		Clients:        c.oauthClients(),
-		Dynamic:        c.registration == nil || !c.registration.DynamicOff,
-		RedirectPolicy: c.registration.policy(),
-		Keys:           app.keys,
-		Logger:         c.logger,
-		app:            app,
+		Issuer:            c.issuer,
+		BaseURL:           c.base,
+		InsecureDev:       c.insecureDev,
+		Resources:         resources,
+		DefaultScopes:     p.neededScopes(resources),
+		GrantableScopes:   p.grantableScopes(resources),
+		ResourceNames:     p.names,
+		ScopeDescriptions: p.descriptions,
+		ForwardedClaims:   p.forwardedClaims,
+		Clients:           c.oauthClients(),
+		Introspectors:     c.introspectors(),
+		Registration:      c.registration,
+		Dynamic:           c.registration == nil || !c.registration.DynamicOff,
+		RedirectPolicy:    c.registration.policy(),
+		Keys:              app.keys,
+		Logger:            c.logger,
+		app:               app,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s := &site{issuer: c.issuer, forwards: p.forwards, needsKeys: mode.NeedsKeys, start: mode.Start}
+	s := &site{
+		issuer: c.issuer, forwards: p.forwards, needsKeys: mode.NeedsKeys, needsStore: mode.NeedsStore, start: mode.Start,
+		run: mode.Run, stripCookies: mode.StripCookies, live: mode.LiveVerifier,
+	}
 	if mode.Provider != nil {
 		if err := c.addServer(s, p, resources, mode); err != nil {
 			return nil, err
@@ -249,6 +322,9 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 func (c *siteConfig) oauthClients() []oauth.Client {
 	var clients []oauth.Client
 	for _, configured := range c.clients {
+		if configured.Introspect != "" {
+			continue
+		}
 		client := oauth.Client{
 			ClientMetadata: oauth.ClientMetadata{
 				RedirectURIs: configured.RedirectURIs,
@@ -263,6 +339,17 @@ func (c *siteConfig) oauthClients() []oauth.Client {
 		clients = append(clients, client)
 	}
 	return clients
+}
+
+// introspectors are the clients that are resource servers elsewhere.
+func (c *siteConfig) introspectors() []*Client {
+	var found []*Client
+	for _, client := range c.clients {
+		if client.Introspect != "" {
+			found = append(found, client)
+		}
+	}
+	return found
 }
 
 func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, mode *Mode) error {
@@ -298,7 +385,12 @@ func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, m
 		return err
 	}
 	basePath := strings.TrimSuffix(base.Path, "/")
-	s.authorizePath = basePath + "/authorize"
+	s.secretive = map[string]bool{basePath + "/authorize": true}
+	s.extra = make(map[string]http.Handler, len(mode.Endpoints))
+	for path, handler := range mode.Endpoints {
+		s.extra[basePath+path] = handler
+		s.secretive[basePath+path] = true
+	}
 	s.absent = make(map[string]bool)
 	for _, endpoint := range []string{"/register", "/revoke"} {
 		if server.Endpoint(basePath+endpoint) == nil {
@@ -306,7 +398,7 @@ func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, m
 		}
 	}
 	for _, resource := range p.guarded {
-		if resource.Path != "/" && server.Endpoint(resource.Path) != nil {
+		if resource.Path != "/" && (server.Endpoint(resource.Path) != nil || s.extra[resource.Path] != nil) {
 			return fmt.Errorf("resource %s is an endpoint of the authorization server; move the MCP server to another path, or give mcp_auth a base_url with a path", resource.Path)
 		}
 	}
@@ -357,7 +449,7 @@ func (l *RateLimits) library(forwardsRegistration bool) authserver.RateLimits {
 		to   **authserver.RateLimit
 	}{{l.Authorize, &limits.Authorize}, {l.Token, &limits.Token}, {l.Register, &limits.Register}, {l.Revoke, &limits.Revoke}} {
 		if pair.from != nil {
-			*pair.to = &authserver.RateLimit{Count: pair.from.Count, Window: timeDuration(pair.from.Window)}
+			*pair.to = &authserver.RateLimit{Count: pair.from.Count, Window: timeDuration(pair.from.Window), Off: pair.from.Count == 0}
 		}
 	}
 	return limits

@@ -74,6 +74,10 @@ func (s *Server) authorizationClient(r *http.Request, query params) (*oauth.Clie
 	}
 	client, err := s.config.Provider.Clients().GetClient(r.Context(), id)
 	switch {
+	case errors.Is(err, oauth.ErrInvalidClient) && isDocumentID(id):
+		// Registering anew would not help: the description says what is wrong with
+		// the document.
+		return nil, asError(err).WithStatus(http.StatusBadRequest)
 	case errors.Is(err, oauth.ErrInvalidClient), err == nil && client == nil:
 		return nil, oauth.ErrInvalidClient.WithStatus(http.StatusBadRequest).Because(err).
 			Describe("Invalid client_id: remove this server from the client and add it again, so that it registers anew")

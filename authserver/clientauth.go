@@ -25,6 +25,9 @@ func errAuthentication() *oauth.Error {
 
 // authenticate returns the client that sent the form (RFC 6749 §2.3).
 func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, endpoint string, form params) (*oauth.Client, error) {
+	if form.get("client_assertion") != "" || form.get("client_assertion_type") != "" {
+		return s.authenticateAssertion(r, form)
+	}
 	readings, err := presented(r, form)
 	if err != nil {
 		return nil, err
@@ -81,7 +84,7 @@ func claimedClient(r *http.Request, form params) string {
 	if readings, ok := basicCredentials(r.Header.Get("Authorization")); ok {
 		return readings[0].clientID
 	}
-	return ""
+	return assertedClient(form)
 }
 
 // errSecretMismatch marks credentials that are wrong, apart from an
@@ -93,7 +96,7 @@ func isAuthenticationFailure(err error) bool { return errors.Is(err, errSecretMi
 // checkCredentials returns the client if the credentials are its own.
 func (s *Server) checkCredentials(w http.ResponseWriter, r *http.Request, endpoint string, c credentials) (*oauth.Client, error) {
 	failed := errAuthentication().Because(errSecretMismatch)
-	client, err := s.config.Provider.Clients().GetClient(r.Context(), c.clientID)
+	client, err := s.tokenClient(r, c.clientID)
 	switch {
 	case errors.Is(err, oauth.ErrInvalidClient), err == nil && client == nil:
 		// As much work as for a client that exists.
@@ -118,7 +121,7 @@ func (s *Server) checkCredentials(w http.ResponseWriter, r *http.Request, endpoi
 			return nil, err
 		}
 	}
-	if !sameSecret(c.secret, client.ClientSecret) {
+	if !s.isSecretOf(client, c.secret) {
 		return nil, failed
 	}
 	succeeded()
@@ -127,6 +130,23 @@ func (s *Server) checkCredentials(w http.ResponseWriter, r *http.Request, endpoi
 		return nil, oauth.ErrInvalidClient.Describe("Client secret has expired")
 	}
 	return client, nil
+}
+
+// tokenClient finds a client that sends no assertion.
+func (s *Server) tokenClient(r *http.Request, clientID string) (*oauth.Client, error) {
+	store := s.config.Provider.Clients()
+	if t, ok := store.(TokenClientStore); ok {
+		return t.GetTokenClient(r.Context(), clientID)
+	}
+	return store.GetClient(r.Context(), clientID)
+}
+
+// isSecretOf reports whether the secret is the client's.
+func (s *Server) isSecretOf(client *oauth.Client, secret string) bool {
+	if checker, ok := s.config.Provider.Clients().(SecretChecker); ok {
+		return checker.CheckSecret(client, secret)
+	}
+	return sameSecret(secret, client.ClientSecret)
 }
 
 type secretNeed int

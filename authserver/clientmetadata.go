@@ -96,6 +96,11 @@ func completeClientMetadata(m *oauth.ClientMetadata) error {
 	default:
 		return metadataError("token_endpoint_auth_method", "must be one that this server supports: none, client_secret_basic or client_secret_post")
 	}
+	return narrowClientMetadata(m)
+}
+
+// narrowClientMetadata narrows scope, grant and response types.
+func narrowClientMetadata(m *oauth.ClientMetadata) error {
 	scopes, err := oauth.ParseScope(m.Scope)
 	if err != nil {
 		return metadataError("scope", "must be a list of scopes, separated by spaces (RFC 6749 section 3.3)")

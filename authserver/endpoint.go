@@ -53,6 +53,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), e.server.config.Timeout)
 	defer cancel()
+	if !e.cacheable {
+		ctx = ContextWithCaller(ctx, e.server.config.ClientIP(r))
+	}
 	e.serve(w, r.WithContext(ctx))
 }
 

@@ -63,7 +63,7 @@ func knownParams() []string {
 	return []string{
 		"client_id", "client_secret", "redirect_uri", "response_type", "response_mode", "state", "scope", "resource",
 		"code_challenge", "code_challenge_method", "grant_type", "code", "code_verifier", "refresh_token", "token",
-		"token_type_hint", "prompt", "nonce", "login_hint", "max_age", "ui_locales", "acr_values",
+		"token_type_hint", "client_assertion", "client_assertion_type", "prompt", "nonce", "login_hint", "max_age", "ui_locales", "acr_values",
 	}
 }
 

@@ -15,26 +15,44 @@ import (
 func (s *Server) buildMetadata() oauth.Metadata {
 	c := s.config
 	authMethods := []string{oauth.AuthMethodClientSecretBasic, oauth.AuthMethodClientSecretPost, oauth.AuthMethodNone}
+	var algorithms []string
+	if verifier, ok := c.Provider.Clients().(AssertionVerifier); ok {
+		algorithms = verifier.AssertionAlgorithms()
+	}
+	if len(algorithms) > 0 {
+		authMethods = append(authMethods, oauth.AuthMethodPrivateKeyJWT)
+	}
 	m := oauth.Metadata{
-		Issuer:                            c.Issuer,
-		ServiceDocumentation:              c.ServiceDocumentation,
-		AuthorizationEndpoint:             oauth.JoinURL(c.BaseURL, authorizePath),
-		ResponseTypesSupported:            []string{"code"},
-		ResponseModesSupported:            []string{"query"},
-		CodeChallengeMethodsSupported:     []string{"S256"},
-		TokenEndpoint:                     oauth.JoinURL(c.BaseURL, tokenPath),
-		TokenEndpointAuthMethodsSupported: authMethods,
-		GrantTypesSupported:               []string{oauth.GrantTypeAuthorizationCode, oauth.GrantTypeRefreshToken},
-		ScopesSupported:                   c.ScopesSupported,
+		Issuer:                                     c.Issuer,
+		ServiceDocumentation:                       c.ServiceDocumentation,
+		AuthorizationEndpoint:                      oauth.JoinURL(c.BaseURL, authorizePath),
+		ResponseTypesSupported:                     []string{"code"},
+		ResponseModesSupported:                     []string{"query"},
+		CodeChallengeMethodsSupported:              []string{"S256"},
+		TokenEndpoint:                              oauth.JoinURL(c.BaseURL, tokenPath),
+		TokenEndpointAuthMethodsSupported:          authMethods,
+		TokenEndpointAuthSigningAlgValuesSupported: slices.Clone(algorithms),
+		GrantTypesSupported:                        []string{oauth.GrantTypeAuthorizationCode, oauth.GrantTypeRefreshToken},
+		ScopesSupported:                            c.ScopesSupported,
 		// go-sdk refuses an answer with iss unless this says so.
 		AuthorizationResponseIssParameterSupported: s.iss != "",
 	}
 	if s.revoker != nil {
 		m.RevocationEndpoint = oauth.JoinURL(c.BaseURL, revokePath)
 		m.RevocationEndpointAuthMethodsSupported = slices.Clone(authMethods)
+		if len(algorithms) > 0 {
+			encoded, err := json.Marshal(algorithms)
+			if err == nil { // strings always can be encoded
+				m.Extra = map[string]json.RawMessage{"revocation_endpoint_auth_signing_alg_values_supported": encoded}
+			}
+		}
 	}
 	if s.registrar != nil {
 		m.RegistrationEndpoint = oauth.JoinURL(c.BaseURL, registerPath)
+	}
+	// Clients look for none among the methods too before they use their document.
+	if store, ok := c.Provider.Clients().(DocumentStore); ok {
+		m.ClientIDMetadataDocumentSupported = store.SupportsDocuments()
 	}
 	if c.Resources != nil {
 		m.ProtectedResources = c.Resources.All()

@@ -17,7 +17,8 @@ import (
 // other error becomes server_error and is logged.
 //
 // More is found by type assertion: Revoker, PKCESkipper, IssParameter and
-// MetadataExtender on the provider, Registrar and PreregisteredStore on its
+// MetadataExtender on the provider, Registrar, PreregisteredStore,
+// TokenClientStore, SecretChecker, AssertionVerifier and DocumentStore on its
 // ClientStore. An endpoint exists, and is advertised, only if its interface does.
 type Provider interface {
 	// Clients returns the store of registered clients.
@@ -44,6 +45,39 @@ type ClientStore interface {
 	// GetClient returns the client with this id, oauth.ErrInvalidClient if there
 	// is none. The returned value is not changed by the caller.
 	GetClient(ctx context.Context, clientID string) (*oauth.Client, error)
+}
+
+// TokenClientStore is a ClientStore that needs to know less of a client at the
+// token and revocation endpoints, where its grant tells the rest.
+type TokenClientStore interface {
+	// GetTokenClient is GetClient for a client that sends no assertion.
+	GetTokenClient(ctx context.Context, clientID string) (*oauth.Client, error)
+}
+
+// SecretChecker is a ClientStore whose clients may have more than one valid
+// secret. Without this interface the secret is oauth.Client.ClientSecret.
+type SecretChecker interface {
+	// CheckSecret reports, in constant time, whether the secret is the client's.
+	// It is called only for clients that have one.
+	CheckSecret(c *oauth.Client, secret string) bool
+}
+
+// AssertionVerifier is a ClientStore with clients that authenticate by
+// private_key_jwt (RFC 7523 §2.2).
+type AssertionVerifier interface {
+	// AssertionAlgorithms are the signature algorithms that are accepted. With
+	// none the method is neither accepted nor advertised.
+	AssertionAlgorithms() []string
+	// VerifyAssertion returns the client that made the assertion for one of the
+	// audiences, oauth.ErrInvalidClient if it is not valid or was used before.
+	// clientID is the client_id of the request, "" if it has none.
+	VerifyAssertion(ctx context.Context, clientID, assertion string, audiences []string) (*oauth.Client, error)
+}
+
+// DocumentStore is a ClientStore that may accept client ID metadata documents.
+type DocumentStore interface {
+	// SupportsDocuments reports whether it does, for the metadata.
+	SupportsDocuments() bool
 }
 
 // Registrar is a ClientStore that takes dynamic registrations (RFC 7591).

@@ -19,6 +19,8 @@ import (
 type RateLimit struct {
 	Count  int
 	Window time.Duration
+	// Off turns this one limit off, the SDK's rateLimit: false.
+	Off bool
 }
 
 // RateLimits are the limits per network address (IPv6: per /56). A nil one is
@@ -41,7 +43,7 @@ type RateLimits struct {
 // check returns an error if a limit makes no sense.
 func (l RateLimits) check() error {
 	for _, limit := range []*RateLimit{l.Authorize, l.Token, l.Register, l.Revoke} {
-		if limit != nil && (limit.Count < 1 || limit.Window < time.Second) {
+		if limit != nil && !limit.Off && (limit.Count < 1 || limit.Window < time.Second) {
 			return fmt.Errorf("a rate limit needs a count of at least 1 and a window of at least 1s, not %d in %s", limit.Count, limit.Window)
 		}
 	}
@@ -98,7 +100,7 @@ func newLimiter(c Config) *limiter {
 // countRequest counts a request and returns too_many_requests if it is one too
 // many. It sets the RateLimit headers.
 func (l *limiter) countRequest(h http.Header, r *http.Request, endpoint string) error {
-	if l.off {
+	if l.off || l.limits[endpoint].Off {
 		return nil
 	}
 	q := l.requests.take(bucketKey{endpoint: endpoint, network: network(l.clientIP(r))}, l.limits[endpoint], l.now())
@@ -108,7 +110,7 @@ func (l *limiter) countRequest(h http.Header, r *http.Request, endpoint string) 
 // countFailure counts a failed request and returns too_many_requests if it is
 // one too many. It sets the RateLimit headers.
 func (l *limiter) countFailure(h http.Header, r *http.Request, endpoint, clientID string) error {
-	if l.off {
+	if l.off || l.limits[endpoint].Off {
 		return nil
 	}
 	limit, now := l.limits[endpoint], l.now()

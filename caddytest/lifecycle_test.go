@@ -62,7 +62,7 @@ func (c *caddyInstance) token(form url.Values) (*http.Response, map[string]any) 
 const (
 	testRedirect = "https://client.example/callback"
 	// The pair of RFC 7636 appendix B.
-	testVerifier  = "dBjftJeZ4CVP-mBqdKjb5PVXm1dK4lc8n0tC9ipjQ3M0"
+	testVerifier  = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 	testChallenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 )
 

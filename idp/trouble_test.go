@@ -175,6 +175,44 @@ func TestAMovedEndpointIsFound(t *testing.T) {
 	}
 }
 
+func TestDiscoveryIsNotStormed(t *testing.T) {
+	w := newWorld(t)
+	place := issuer + "/.well-known/openid-configuration"
+	w.answer(place, 503, "")
+	current := clock
+	u := w.oidc(func(o *idp.OIDCOptions) { o.Now = func() time.Time { return current } })
+	for range 5 {
+		if _, err := u.AuthorizationURL(t.Context(), request()); kind(t, err) != "trouble" {
+			t.Fatal(err)
+		}
+	}
+	if n := w.count(place); n != 1 {
+		t.Errorf("%d requests within a second", n)
+	}
+	w.discovered(issuer, issuer, nil)
+	current = current.Add(time.Second)
+	if _, err := u.AuthorizationURL(t.Context(), request()); err != nil {
+		t.Errorf("after a second: %v", err)
+	}
+}
+
+func TestTheOldMetadataStaysInUse(t *testing.T) {
+	w := newWorld(t)
+	w.discovered(issuer, issuer, nil)
+	current := clock
+	u := w.oidc(func(o *idp.OIDCOptions) { o.Now = func() time.Time { return current } })
+	authorize(t, u, request())
+	asked := make(chan struct{}, 1)
+	w.handle(issuer+"/.well-known/openid-configuration", func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		asked <- struct{}{}
+	})
+	current = current.Add(time.Hour)
+	authorize(t, u, request()) // is answered at once, and asks in the background
+	<-asked
+	authorize(t, u, request())
+}
+
 func TestComplaintsAreThrottled(t *testing.T) {
 	w := newWorld(t)
 	w.discovered(issuer, issuer, nil)

@@ -6,6 +6,7 @@
 source "$(dirname "$0")/env.sh"
 
 need gcc gcc # the race detector needs cgo
+need redis-server redis-server # the tests of store/redis
 need node nodejs
 need npm npm
 scripts/lint.sh

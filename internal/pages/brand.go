@@ -67,5 +67,5 @@ func colorStyle(color string) (template.CSS, error) {
 		on = "#000000"
 	}
 	return template.CSS(fmt.Sprintf( //nolint:gosec // six hexadecimal digits
-		"\n.primary, .target .icon { --accent: #%06x; --on-accent: %s; --edge: color-mix(in srgb, #%06x 60%%, var(--text)); }\n", rgb, on, rgb)), nil
+		"\n.primary { --accent: #%06x; --on-accent: %s; --edge: color-mix(in srgb, #%06x 60%%, var(--text)); }\n", rgb, on, rgb)), nil
 }

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type Connection struct {
 
 // WriteConnections answers with the page.
 func (s *Site) WriteConnections(w http.ResponseWriter, r *http.Request, l *Language, c Connections) {
+	c.Grants = slices.Clone(c.Grants)
 	for i := range c.Grants {
 		if c.Grants[i].Client == "" {
 			c.Grants[i].Client = l.Text("client.unnamed")

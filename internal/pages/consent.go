@@ -1,6 +1,9 @@
 package pages
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // Consent is the page that asks whether an app may have access. All that the
 // app says about itself must have gone through Clean.
@@ -46,6 +49,7 @@ func (s *Site) WriteConsent(w http.ResponseWriter, r *http.Request, l *Language,
 	if c.Client.Name == "" {
 		c.Client.Name = l.Text("client.unnamed")
 	}
+	c.Scopes = slices.Clone(c.Scopes)
 	for i := range c.Scopes {
 		if scope := &c.Scopes[i]; scope.Description == "" {
 			scope.Description = l.texts["scope."+scope.Name]

@@ -232,6 +232,7 @@ func (o *GuardOptions) transport(rule addressRule) *http.Transport {
 		},
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
 		DisableKeepAlives:      true,
+		DisableCompression:     true,
 		MaxConnsPerHost:        o.MaxConnsPerHost,
 		TLSHandshakeTimeout:    GuardTimeout,
 		ResponseHeaderTimeout:  GuardTimeout,
@@ -315,8 +316,8 @@ func (a addressRule) control(_, address string, _ syscall.RawConn) error {
 func (a addressRule) check(to netip.AddrPort) error {
 	address := to.Addr()
 	if slices.ContainsFunc(cloudMetadata(), func(p netip.Prefix) bool { return p.Contains(address.WithZone("")) }) ||
-		address.IsLinkLocalUnicast() || address.Zone() != "" {
-		return refused("its address is link-local or of a cloud metadata service")
+		address.IsLinkLocalUnicast() || address.Is4In6() || address.Zone() != "" {
+		return refused("its address is link-local, of a cloud metadata service, or IPv4 in IPv6 form")
 	}
 	if a.private && isPrivate(address) {
 		return nil

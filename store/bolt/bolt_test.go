@@ -1,11 +1,15 @@
 package bolt_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +24,7 @@ import (
 
 func TestMain(m *testing.M) {
 	storetest.CrashMain(openAt)
+	hold()
 	goleak.VerifyTestMain(m)
 }
 
@@ -109,6 +114,63 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// holdEnv holds the file that a process which TestHolder starts is to hold.
+const holdEnv = "BOLT_TEST_HOLD"
+
+// hold holds the file until standard input ends, in that process.
+func hold() {
+	path := os.Getenv(holdEnv)
+	if path == "" {
+		return
+	}
+	if _, err := openAt(path); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("held")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+// TestHolder: the process that holds the file is named.
+func TestHolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "grants.db")
+	child := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test again
+	child.Env = append(os.Environ(), holdEnv+"="+path)
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held\n" {
+		t.Fatalf("the other process says %q, %v", line, err)
+	}
+	want := "a second Caddy"
+	if runtime.GOOS == "linux" {
+		want = fmt.Sprintf("process %d (bolt.test)", child.Process.Pid)
+	}
+	_, err = bolt.Open(t.Context(), bolt.Options{Path: path, OpenTimeout: time.Millisecond})
+	if !errors.Is(err, bolt.ErrHeld) || !strings.Contains(err.Error(), want) {
+		t.Errorf("Open: %v, want it to say %q", err, want)
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Wait(); err != nil {
+		t.Error(err)
+	}
+	s := mustOpen(t, bolt.Options{Path: path})
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDamaged: a file that is no database is an error that says so, never a
 // panic, and is left as it is.
 func TestDamaged(t *testing.T) {
@@ -130,12 +192,14 @@ func TestDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pageSize := os.Getpagesize()
+	pageSize, used := os.Getpagesize(), 0
+	change(t, path, func(tx *bbolt.Tx) error { used = int(tx.Size()); return nil })
 	rows := map[string][]byte{
 		"text":                      []byte(strings.Repeat("this is not a database\n", 1000)),
 		"a few bytes":               []byte("x"),
 		"cut off after the headers": good[:2*pageSize],
 		"cut off in the middle":     good[:6*pageSize],
+		"cut off before its end":    good[:used-pageSize],
 		"both headers gone":         append(make([]byte, 2*pageSize), good[2*pageSize:]...),
 		"all else gone":             append(append([]byte{}, good[:2*pageSize]...), make([]byte, len(good)-2*pageSize)...),
 	}

@@ -69,7 +69,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.writer = newWriter(s)
-	go s.sweepEvery(o.SweepInterval)
+	go s.sweepEvery(o.SweepInterval) //nolint:gosec // it outlives the context of Open and ends with Close
 	return s, nil
 }
 

@@ -26,7 +26,7 @@ func (s *Store) GetCached(ctx context.Context, key string, maxAge time.Duration)
 	value, err := bytesOf(s.client.DoCache(bounded, s.client.B().Get().Key(s.prefix+key).Cache(), maxAge))
 	switch {
 	case err != nil:
-		return nil, s.fail(ctx, err)
+		return nil, s.fail(ctx, bounded, err)
 	case value == nil:
 		return nil, store.ErrNotFound
 	}

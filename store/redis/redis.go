@@ -47,7 +47,7 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	value, err := s.get(bounded, key)
 	switch {
 	case err != nil:
-		return nil, s.fail(ctx, err)
+		return nil, s.fail(ctx, bounded, err)
 	case value == nil:
 		return nil, store.ErrNotFound
 	}
@@ -77,7 +77,7 @@ func (s *Store) Update(ctx context.Context, key string, fn store.UpdateFunc) err
 	if err := s.begin(ctx, key); err != nil {
 		return err
 	}
-	return s.fail(ctx, cas.Update(ctx, one{s, key}, fn))
+	return cas.Update(ctx, one{s, key}, fn)
 }
 
 // Take implements store.Store.
@@ -93,7 +93,7 @@ func (s *Store) Take(ctx context.Context, key string) ([]byte, error) {
 		return nil, store.ErrNotFound
 	}
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, s.fail(ctx, bounded, err)
 	}
 	return value, nil
 }
@@ -152,12 +152,13 @@ func (s *Store) write(ctx context.Context, key string, command rueidis.Completed
 	bounded, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	defer s.written.add(key)
-	return s.fail(ctx, s.client.Do(bounded, command).Error())
+	return s.fail(ctx, bounded, s.client.Do(bounded, command).Error())
 }
 
-// fail returns the error in the words of the contract. The caller's context
-// goes first: ours, which is shorter, is only why the server is called silent.
-func (s *Store) fail(ctx context.Context, err error) error {
+// fail returns the error in the words of the contract: the caller's context's
+// if that is what ended the call, and not that of ours, which is shorter and
+// only says that the server is silent.
+func (s *Store) fail(ctx, bounded context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -165,9 +166,12 @@ func (s *Store) fail(ctx context.Context, err error) error {
 		return store.ErrClosed
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errSilent):
-		return err
 	case errors.Is(err, context.DeadlineExceeded):
+		// The client gives up early if it would have to wait beyond the deadline.
+		ours, _ := bounded.Deadline()
+		if theirs, ok := ctx.Deadline(); ok && !theirs.After(ours) {
+			return context.DeadlineExceeded
+		}
 		return fmt.Errorf("%w in %v", errSilent, s.timeout)
 	}
 	return err
@@ -190,7 +194,7 @@ func (o one) Read(ctx context.Context) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, o.s.timeout)
 	defer cancel()
 	value, err := o.s.get(bounded, o.key)
-	return value, o.s.fail(ctx, err)
+	return value, o.s.fail(ctx, bounded, err)
 }
 
 // swap compares the value itself, byte for byte, which needs no version beside
@@ -231,7 +235,7 @@ func (o one) Swap(ctx context.Context, old, value []byte, ttl time.Duration) (cu
 	})
 	message, err := answer.ToMessage()
 	if err != nil {
-		return nil, false, o.s.fail(ctx, err)
+		return nil, false, o.s.fail(ctx, bounded, err)
 	}
 	if message.IsInt64() {
 		return nil, true, nil

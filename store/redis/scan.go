@@ -71,7 +71,7 @@ func (s *Store) scanPage(ctx context.Context, node rueidis.Client, cursor uint64
 	bounded, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	page, err := node.Do(bounded, node.B().Scan().Cursor(cursor).Match(pattern).Count(scanCount).Build()).AsScanEntry()
-	return page, s.fail(ctx, err)
+	return page, s.fail(ctx, bounded, err)
 }
 
 // getAll returns the values of the keys, nil for those that are gone.
@@ -86,7 +86,7 @@ func (s *Store) getAll(ctx context.Context, keys []string) ([][]byte, error) {
 	for i, answer := range s.client.DoMulti(bounded, commands...) {
 		value, err := bytesOf(answer)
 		if err != nil {
-			return nil, s.fail(ctx, err)
+			return nil, s.fail(ctx, bounded, err)
 		}
 		values[i] = value
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -47,11 +48,7 @@ func TestUpdate(t *testing.T) {
 	}
 
 	for name, value := range map[string][]byte{"a value": []byte("mine"), "none": nil} {
-		c = &contested{value: []byte("first"), changes: 1 << 30}
-		err = cas.Update(t.Context(), c, func([]byte) ([]byte, time.Duration, error) { return value, 0, nil })
-		if !errors.Is(err, store.ErrConflict) || bytes.Equal(c.value, value) {
-			t.Errorf("changed for ever, to become %s: %q, %v", name, c.value, err)
-		}
+		synctest.Test(t, func(t *testing.T) { conflict(t, name, value) })
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -65,5 +62,18 @@ func TestUpdate(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || runs != 12 {
 		t.Errorf("cancelled after %d runs: %v", runs, err)
+	}
+}
+
+// conflict is about a record that changes for ever.
+func conflict(t *testing.T, name string, value []byte) {
+	c := &contested{value: []byte("first"), changes: 1 << 30}
+	start := time.Now()
+	err := cas.Update(t.Context(), c, func([]byte) ([]byte, time.Duration, error) { return value, 0, nil })
+	if !errors.Is(err, store.ErrConflict) || bytes.Equal(c.value, value) {
+		t.Errorf("changed for ever, to become %s: %q, %v", name, c.value, err)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it tried for %v", took)
 	}
 }

@@ -1,0 +1,527 @@
+package proxyprovider
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/caddy-mcp/mcpauth/authserver"
+	"github.com/caddy-mcp/mcpauth/idp"
+	"github.com/caddy-mcp/mcpauth/internal/pages"
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/seal"
+)
+
+const (
+	// loginTime is how long a user has from the consent page to the client.
+	loginTime = 10 * time.Minute
+	// requestTime is the budget of one request, upstream calls included.
+	requestTime = 10 * time.Second
+
+	defaultEndpointPrefix = "/mcp-auth"
+	defaultRemember       = 90 * 24 * time.Hour
+	// maxRemember is what browsers keep a cookie at most (RFC 6265bis §5.5).
+	maxRemember = 400 * 24 * time.Hour
+)
+
+// BrokerConfig configures NewBroker. Issuer, Grants, ClientStore, Keys,
+// Resources and one of Upstream and Accounts are required.
+type BrokerConfig struct {
+	// Issuer is our issuer, byte for byte. What is sealed is bound to it.
+	Issuer string
+	// BaseURL is where the endpoints are; the Issuer if empty.
+	BaseURL string
+	// EndpointPrefix is the path of the browser's endpoints below BaseURL;
+	// "/mcp-auth" if empty.
+	EndpointPrefix string
+
+	// Upstream is where people sign in.
+	Upstream idp.Upstream
+	// Accounts are local accounts, in place of Upstream.
+	Accounts *idp.Accounts
+	// Allow says who may have access. Without rules everybody may who can sign
+	// in, which is an error for an upstream where everybody has an account.
+	Allow idp.Rules
+
+	// Grants keeps what users allowed.
+	Grants *Grants
+	// ClientStore finds the clients. If it is an authserver.PreregisteredStore,
+	// the clients that it vouches for are not marked as unverified.
+	ClientStore authserver.ClientStore
+	// Keys returns the key ring. It is called on first use until it succeeds
+	// once.
+	Keys func() (*seal.Ring, error)
+
+	// Resources are what tokens are issued for.
+	Resources *oauth.ResourceSet
+	// ResourceNames are for people, by identifier; its host if there is none.
+	ResourceNames map[string]string
+	// ScopeDescriptions say what a scope allows, by scope.
+	ScopeDescriptions map[string]string
+	// GrantableScopes returns what a resource can grant. What else a client asks
+	// for is dropped, except offline_access. nil means that all can be granted.
+	GrantableScopes func(resource string) []string
+	// DefaultScopes returns what a client gets that names no scope.
+	DefaultScopes func(resource string) []string
+
+	// Consent is about the consent page.
+	Consent ConsentConfig
+
+	// ClientIP returns the address of the user, for the throttle of passwords and
+	// for logs. Default: the host of RemoteAddr.
+	ClientIP func(*http.Request) string
+	// Logger gets what only the operator may read; slog.Default() if nil.
+	Logger *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	// Rand makes ids, nonces and verifiers; crypto/rand if nil.
+	Rand io.Reader
+}
+
+// ConsentConfig is about the consent page.
+type ConsentConfig struct {
+	// Remember is how long a browser remembers what its user allowed: 90 days if
+	// 0, never if negative, 400 days at most.
+	Remember time.Duration
+	// Skip names clients that are never asked for, by id: preregistered ones and
+	// metadata documents, and only with an https redirect URI.
+	Skip []string
+	// Title, LogoURL and Color are the look of all pages: a name, the absolute
+	// path of an image on this site, and the color of the main button, #rrggbb.
+	Title, LogoURL, Color string
+}
+
+// Broker is an authserver.Provider that signs people in at one identity
+// provider, or with local accounts, and gives its own tokens to any number of
+// clients. Since all clients share one upstream client, it asks the user for
+// each of them (the confused deputy of the MCP security best practices), and
+// binds every login to the browser in which that was done.
+//
+// Until a login has succeeded nothing is stored: the request travels sealed in
+// the forms and in a cookie. It is safe for concurrent use and starts no
+// goroutine.
+type Broker struct {
+	*Grants
+
+	cfg    BrokerConfig
+	site   *pages.Site
+	base   string // path of the base URL, without a trailing slash
+	origin string // of the base URL
+	jar    cookieNames
+	seals  *firstSuccess[*brokerSeals]
+	// flights makes concurrent loads of one callback share one exchange.
+	flights singleflight.Group
+}
+
+// brokerSeals seal what the browser carries.
+type brokerSeals struct{ form, transaction, memory, session *seal.Sealer }
+
+// NewBroker checks the configuration. It does no I/O.
+func NewBroker(cfg BrokerConfig) (*Broker, error) {
+	switch {
+	case cfg.Issuer == "":
+		return nil, errors.New("the broker needs the issuer that it works for")
+	case (cfg.Upstream == nil) == (cfg.Accounts == nil):
+		return nil, errors.New("the broker needs an upstream or local accounts, and not both")
+	case cfg.Grants == nil, cfg.ClientStore == nil, cfg.Keys == nil, cfg.Resources == nil:
+		return nil, errors.New("the broker needs grants, a client store, encryption keys and resources")
+	}
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	base, err := url.Parse(cfg.BaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("base URL: %w", err)
+	}
+	origin, err := oauth.Origin(cfg.BaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("base URL: %w", err)
+	}
+	site, err := pages.NewSite(pages.Brand{Title: cfg.Consent.Title, Logo: cfg.Consent.LogoURL, Color: cfg.Consent.Color})
+	if err != nil {
+		return nil, fmt.Errorf("consent: %w", err)
+	}
+	return &Broker{
+		Grants: cfg.Grants,
+		cfg:    cfg,
+		site:   site,
+		base:   strings.TrimRight(base.Path, "/"),
+		origin: origin,
+		jar:    newCookieNames(cfg.Issuer, base.Scheme == "https"),
+		seals: newFirstSuccess(func() (*brokerSeals, error) {
+			ring, err := cfg.Keys()
+			if err != nil {
+				return nil, oauth.ErrServerError.Describe("The server cannot open its encryption key").Because(err)
+			}
+			return &brokerSeals{
+				form:        ring.Sealer(seal.PurposeConsentForm, cfg.Issuer),
+				transaction: ring.Sealer(seal.PurposeTransaction, cfg.Issuer),
+				memory:      ring.Sealer(seal.PurposeConsentMemory, cfg.Issuer),
+				session:     ring.Sealer(seal.PurposeSession, cfg.Issuer),
+			}, nil
+		}),
+	}, nil
+}
+
+func (cfg *BrokerConfig) setDefaults() error {
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = cfg.Issuer
+	}
+	switch prefix := cfg.EndpointPrefix; {
+	case prefix == "":
+		cfg.EndpointPrefix = defaultEndpointPrefix
+	case !strings.HasPrefix(prefix, "/") || strings.HasSuffix(prefix, "/") || strings.ContainsAny(prefix, "?#%;\\ "):
+		return fmt.Errorf("the endpoint prefix %q is not a path such as %s", prefix, defaultEndpointPrefix)
+	}
+	if err := cfg.Allow.Validate(); err != nil {
+		return err
+	}
+	if len(cfg.Allow) == 0 {
+		if cfg.Upstream != nil && idp.RequiresAllow(cfg.Upstream) {
+			return fmt.Errorf("everybody can have an account at %s: say with allow who may sign in, or allow any", cfg.Upstream.Name())
+		}
+		cfg.Allow = idp.Rules{{Any: true}}
+	}
+	switch remember := &cfg.Consent.Remember; {
+	case *remember == 0:
+		*remember = defaultRemember
+	case *remember > maxRemember:
+		return errors.New("consent is remembered for 400 days at most: browsers keep no cookie longer")
+	}
+	preregistered, _ := cfg.ClientStore.(authserver.PreregisteredStore)
+	for _, id := range cfg.Consent.Skip {
+		known := preregistered != nil &&
+			preregistered.Preregistered(&oauth.Client{ClientInformation: oauth.ClientInformation{ClientID: id}})
+		if !known && !isMetadataDocument(id) {
+			return fmt.Errorf("consent cannot be skipped for %q: name a preregistered client, or one by the URL of its metadata document", id)
+		}
+	}
+	if cfg.ClientIP == nil {
+		cfg.ClientIP = remoteAddress
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	return nil
+}
+
+func remoteAddress(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// isMetadataDocument reports whether a client id is the URL of a client ID
+// metadata document. No other id begins like that.
+func isMetadataDocument(clientID string) bool { return strings.HasPrefix(clientID, "https://") }
+
+// Clients implements authserver.Provider.
+func (b *Broker) Clients() authserver.ClientStore { return b.cfg.ClientStore }
+
+// ExtendMetadata implements authserver.MetadataExtender.
+func (b *Broker) ExtendMetadata(m *oauth.Metadata) {
+	m.JWKSURI = oauth.JoinURL(b.cfg.BaseURL, jwksPath)
+}
+
+// The paths of the endpoints; all but the first stand below the prefix.
+const (
+	jwksPath        = "/.well-known/jwks.json"
+	callbackPath    = "/callback"
+	consentPath     = "/consent"
+	loginPath       = "/login"
+	connectionsPath = "/connections"
+)
+
+// Endpoints returns the handlers that stand beside those of authserver.Server,
+// by their path below the base URL.
+func (b *Broker) Endpoints() map[string]http.Handler {
+	prefix := b.cfg.EndpointPrefix
+	endpoints := map[string]http.Handler{
+		jwksPath:                 b.JWKS(),
+		prefix + consentPath:     b.browserEndpoint(b.serveConsent, http.MethodPost),
+		prefix + connectionsPath: b.browserEndpoint(b.serveConnections, http.MethodGet, http.MethodPost),
+	}
+	if b.cfg.Accounts != nil {
+		endpoints[prefix+loginPath] = b.browserEndpoint(b.serveLogin, http.MethodPost)
+	} else {
+		endpoints[prefix+callbackPath] = b.browserEndpoint(b.serveCallback, http.MethodGet)
+	}
+	return endpoints
+}
+
+// path is where the browser finds an endpoint on this site.
+func (b *Broker) path(endpoint string) string { return b.base + b.cfg.EndpointPrefix + endpoint }
+
+// callbackURL is our redirect URI at the upstream. Each issuer has its own.
+func (b *Broker) callbackURL() string {
+	return oauth.JoinURL(b.cfg.BaseURL, b.cfg.EndpointPrefix+callbackPath)
+}
+
+// Authorize implements authserver.Provider: it shows the consent page, or goes
+// on at once where the user has allowed this before in this browser.
+func (b *Broker) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Client, p authserver.AuthorizationParams) error {
+	seals, err := b.seals.get()
+	if err != nil {
+		return err
+	}
+	request, err := b.authRequest(c, p)
+	if err != nil {
+		return err
+	}
+	prompts := strings.Fields(p.Prompt)
+	if slices.Contains(prompts, "none") {
+		if len(prompts) > 1 {
+			return oauth.ErrInvalidRequest.Describe("prompt none cannot be combined with another")
+		}
+		return oauth.NewError("interaction_required", "This server always needs the user to sign in")
+	}
+	tx := &transaction{purpose: forClient, request: *request, asksAlways: slices.Contains(prompts, "consent")}
+	if !tx.asksAlways {
+		tx.approval = b.silentApproval(seals, r, c, request)
+	}
+	if tx.approval == notYet {
+		return b.askConsent(w, r, seals, c, tx, nil)
+	}
+	return b.signIn(w, r, seals, tx)
+}
+
+// authRequest narrows the request to what will be granted.
+func (b *Broker) authRequest(c *oauth.Client, p authserver.AuthorizationParams) (*authRequest, error) {
+	resource, err := b.cfg.Resources.Resolve(p.Resource)
+	if err != nil {
+		return nil, err
+	}
+	scopes, err := b.grantedScopes(c, resource, p.Scopes)
+	if err != nil {
+		return nil, err
+	}
+	var challenge [sha256.Size]byte
+	if !decodeExactly(challenge[:], p.CodeChallenge) {
+		return nil, oauth.ErrInvalidRequest.Describe("code_challenge must be the base64url form of a SHA-256 hash (S256)")
+	}
+	hash, err := metadataHash(c)
+	if err != nil {
+		return nil, err
+	}
+	request := &authRequest{
+		clientID:        c.ClientID,
+		metadataHash:    hash,
+		redirectURI:     p.RedirectURI,
+		redirectOmitted: p.RedirectURIOmitted,
+		state:           p.State,
+		challenge:       p.CodeChallenge,
+		scopes:          scopes,
+		resource:        resource,
+	}
+	// Only what the upstream may act on; hints that are too long are none.
+	for _, prompt := range strings.Fields(p.Prompt) {
+		if prompt == "login" || prompt == "select_account" {
+			request.prompt = prompt
+		}
+	}
+	if len(p.LoginHint) <= maxLoginHint {
+		request.loginHint = p.LoginHint
+	}
+	if len(p.UILocales) <= maxLocales {
+		request.locales = p.UILocales
+	}
+	if tx := (&transaction{request: *request}).encode(); len(tx) > maxTransaction {
+		return nil, oauth.ErrInvalidRequest.Describe(fmt.Sprintf(
+			"The request is too large by %d bytes: shorten state, scope or redirect_uri", len(tx)-maxTransaction))
+	}
+	return request, nil
+}
+
+// grantedScopes drops what is not known here (RFC 6749 §3.3).
+func (b *Broker) grantedScopes(c *oauth.Client, resource string, requested []string) ([]string, error) {
+	if len(requested) == 0 && b.cfg.DefaultScopes != nil {
+		requested = b.cfg.DefaultScopes(resource)
+	}
+	if len(requested) == 0 {
+		return nil, nil
+	}
+	may := func(string) bool { return true }
+	if b.cfg.GrantableScopes != nil {
+		grantable := b.cfg.GrantableScopes(resource)
+		may = func(scope string) bool { return slices.Contains(grantable, scope) }
+	}
+	// What the operator wrote of a client binds it. What a client registered by
+	// itself does not: clients step up to scopes that they learn of later.
+	confined := map[string]bool(nil)
+	if b.preregistered(c) && c.Scope != "" {
+		confined = make(map[string]bool)
+		for _, scope := range strings.Fields(c.Scope) {
+			confined[scope] = true
+		}
+	}
+	granted := slices.DeleteFunc(slices.Clone(requested), func(scope string) bool {
+		return scope != offlineAccess && (!may(scope) || confined != nil && !confined[scope])
+	})
+	if len(granted) == 0 {
+		return nil, oauth.ErrInvalidScope.Describe("The resource grants none of the requested scopes; see scopes_supported of its metadata")
+	}
+	return granted, nil
+}
+
+// offlineAccess is the scope that asks for a refresh token. It is no resource's.
+const offlineAccess = "offline_access"
+
+// preregistered reports whether the operator vouches for the client.
+func (b *Broker) preregistered(c *oauth.Client) bool {
+	store, ok := b.cfg.ClientStore.(authserver.PreregisteredStore)
+	return ok && store.Preregistered(c)
+}
+
+// metadataHash is of what a client says about itself: if that changes, consent
+// is asked for again.
+func metadataHash(c *oauth.Client) (digest, error) {
+	data, err := json.Marshal(c.ClientMetadata)
+	if err != nil {
+		return digest{}, fmt.Errorf("the metadata of a client: %w", err)
+	}
+	return sha256.Sum256(data), nil
+}
+
+// signIn takes the user to the sign-in, once the client is approved.
+func (b *Broker) signIn(w http.ResponseWriter, r *http.Request, seals *brokerSeals, tx *transaction) error {
+	if err := tx.start(b.cfg.Rand, b.cfg.Now()); err != nil {
+		return err
+	}
+	if b.cfg.Accounts != nil {
+		return b.askPassword(w, r, seals, tx, "", "", http.StatusOK)
+	}
+	prompt := tx.request.prompt
+	again := len(r.CookiesNamed(b.jar.again)) > 0
+	if again && prompt == "" {
+		// Somebody has just been refused. Their session upstream would bring the
+		// same account again, for ever.
+		prompt = "select_account"
+	}
+	to, err := b.cfg.Upstream.AuthorizationURL(r.Context(), idp.AuthRequest{
+		RedirectURI:  b.callbackURL(),
+		State:        tx.state(),
+		Nonce:        tx.nonce,
+		CodeVerifier: tx.verifier,
+		Prompt:       prompt,
+		LoginHint:    tx.request.loginHint,
+		MinimalScope: tx.purpose == forConnections,
+	})
+	if err != nil {
+		return temporarily("The identity provider cannot be reached, try again", err)
+	}
+	if err := b.setTransaction(w, r, seals, tx); err != nil {
+		return err
+	}
+	if again {
+		b.jar.clear(w, b.jar.again)
+	}
+	return seeOther(w, to)
+}
+
+// grantID is derived from the transaction, so that it makes one grant at most,
+// whichever key sealed it.
+func (b *Broker) grantID(tx *transaction) (id grantID, err error) {
+	derived, err := hkdf.Key(sha256.New, tx.id[:], nil, "mcpauth grant id "+b.cfg.Issuer, len(id))
+	if err != nil {
+		return id, err
+	}
+	return grantID(derived), nil
+}
+
+// createGrant ends a login: it returns where the browser goes with the code.
+func (b *Broker) createGrant(ctx context.Context, c *oauth.Client, tx *transaction, who *idp.Identity, tokens *idp.Tokens) (location string, err error) {
+	id, err := b.grantID(tx)
+	if err != nil {
+		return "", err
+	}
+	request := &tx.request
+	code, err := b.cfg.Grants.Create(ctx, NewGrant{
+		ID:                 id,
+		Client:             c,
+		ClientMetadataHash: request.metadataHash[:],
+		RedirectURI:        request.redirectURI,
+		RedirectURIOmitted: request.redirectOmitted,
+		CodeChallenge:      request.challenge,
+		Scopes:             request.scopes,
+		Resource:           request.resource,
+		Identity:           who,
+		Upstream:           tokens,
+	})
+	if err != nil {
+		return "", err
+	}
+	b.cfg.Logger.Info("access granted", "client_hash", hashID(request.clientID), "user", accountLabel(who),
+		"resource", request.resource, "scope", oauth.JoinScope(request.scopes))
+	return b.answerTo(request).SuccessURL(code)
+}
+
+// answerTo is what an answer to the client needs.
+func (b *Broker) answerTo(request *authRequest) authserver.AuthorizationParams {
+	return authserver.AuthorizationParams{RedirectURI: request.redirectURI, State: request.state, Issuer: b.cfg.Issuer}
+}
+
+// currentClient returns the client of a request as it is now. It must be what
+// the user saw.
+func (b *Broker) currentClient(ctx context.Context, request *authRequest) (*oauth.Client, error) {
+	c, err := b.cfg.ClientStore.GetClient(ctx, request.clientID)
+	if err != nil {
+		if errors.Is(err, oauth.ErrInvalidClient) {
+			return nil, problem("client.gone", http.StatusBadRequest, err)
+		}
+		return nil, err
+	}
+	hash, err := metadataHash(c)
+	switch {
+	case err != nil:
+		return nil, err
+	case hash != request.metadataHash, !oauth.MatchRedirectURI(c.RedirectURIs, request.redirectURI):
+		return nil, problem("client.gone", http.StatusBadRequest, errors.New("the client's metadata changed during the login"))
+	}
+	return c, nil
+}
+
+// accountLabel names a user in the log and on pages.
+func accountLabel(who *idp.Identity) string {
+	for _, label := range []string{who.Email, who.Name, who.Subject} {
+		if label = pages.Clean(label, 80); label != "" {
+			return label
+		}
+	}
+	return "?"
+}
+
+// suffixOf tells apart the cookies of issuers that share a host.
+func suffixOf(issuer string) string {
+	sum := sha256.Sum256([]byte(issuer))
+	return hex.EncodeToString(sum[:3])
+}
+
+// Interface guards
+var (
+	_ authserver.Provider         = (*Broker)(nil)
+	_ authserver.Revoker          = (*Broker)(nil)
+	_ authserver.MetadataExtender = (*Broker)(nil)
+)
