@@ -139,4 +139,3 @@ func assertedClient(form params) string {
 	}
 	return a.subject
 }
-

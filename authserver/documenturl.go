@@ -88,7 +88,7 @@ func parseHostPattern(s string) (hostPattern, error) {
 	p := hostPattern{name: strings.ToLower(s)}
 	p.name, p.below = strings.CutPrefix(p.name, "*.")
 	u, err := url.Parse("https://" + p.name + "/")
-	if err != nil || u.Hostname() != p.name || strings.ContainsAny(p.name, "*/@") || strings.HasSuffix(p.name, ".") ||
+	if err != nil || p.name == "" || u.Hostname() != p.name || strings.ContainsAny(p.name, "*/@") || strings.HasSuffix(p.name, ".") ||
 		p.below && !strings.Contains(p.name, ".") {
 		return p, fmt.Errorf("%q is not a host: write claude.ai, or *.example.com for the hosts below example.com", s)
 	}

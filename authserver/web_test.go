@@ -33,17 +33,16 @@ type web struct {
 	server *httptest.Server
 	client *http.Client
 
-	mu        sync.Mutex
-	pages     map[string]page // by URL
-	hits      map[string]int
-	inside    int
-	most      int
-	mostByURL map[string]int
+	mu     sync.Mutex
+	pages  map[string]page // by URL
+	hits   map[string]int
+	inside int
+	most   int
 }
 
 func newWeb(t testing.TB) *web {
 	t.Helper()
-	w := &web{pages: make(map[string]page), hits: make(map[string]int), mostByURL: make(map[string]int)}
+	w := &web{pages: make(map[string]page), hits: make(map[string]int)}
 	w.server = httptest.NewTLSServer(w)
 	w.server.Config.ErrorLog = nil
 	transport := &http.Transport{

@@ -2,6 +2,8 @@ package caddytest_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
@@ -140,12 +142,16 @@ var (
 // a file in the place of those that it names.
 func provideValues(t *testing.T, text string) string {
 	t.Helper()
-	const value = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ="
+	// A value that is good for every setting: base64 of 32 bytes.
+	value := func(name string) string {
+		sum := sha256.Sum256([]byte(name))
+		return base64.StdEncoding.EncodeToString(sum[:])
+	}
 	for _, match := range envPlaceholder.FindAllStringSubmatch(text, -1) {
-		t.Setenv(match[1], value)
+		t.Setenv(match[1], value(match[1]))
 	}
 	file := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(value("file")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return filePlaceholder.ReplaceAllLiteralString(text, "{file."+file+"}")

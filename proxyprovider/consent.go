@@ -51,6 +51,7 @@ func (b *Broker) askConsent(w http.ResponseWriter, r *http.Request, seals *broke
 		Provider:    b.providerName(),
 		Connections: b.path(connectionsPath),
 	}
+	page.Redirect.Foreign = page.Client.Document && !page.Client.Preregistered && !sameHost(c.ClientID, request.redirectURI)
 	for _, scope := range request.scopes {
 		page.Scopes = append(page.Scopes, pages.ConsentScope{Name: scope, Description: b.cfg.ScopeDescriptions[scope]})
 	}
@@ -104,6 +105,13 @@ func shownHost(raw string) string {
 		return ""
 	}
 	return pages.Clean(strings.ToLower(u.Host), maxShownHost)
+}
+
+// sameHost reports whether two URLs have the same host, whatever the port.
+func sameHost(a, b string) bool {
+	u, errA := url.Parse(a)
+	v, errB := url.Parse(b)
+	return errA == nil && errB == nil && strings.EqualFold(u.Hostname(), v.Hostname())
 }
 
 // shownRedirect is where the answer goes: what people compare is the host.

@@ -20,6 +20,11 @@ for module in mcp_auth http.handlers.mcp_auth http.handlers.mcp_bearer; do
 	}
 done
 
+# What the examples take from the environment.
+export IDP_CLIENT_ID=example IDP_CLIENT_SECRET=example REDIS_PASSWORD=example MY_APP_SECRET=example
+MCP_AUTH_KEY=$(head -c 32 /dev/urandom | base64)
+export MCP_AUTH_KEY
+
 while IFS= read -r caddyfile; do
 	step "adapt, validate, fmt: $caddyfile"
 	"$dir/caddy" adapt --adapter caddyfile --config "$caddyfile" >/dev/null

@@ -1,7 +1,6 @@
 // Command quickstart builds and starts everything that it takes to try
-// mcp_auth: an identity provider for development, an MCP server, and Caddy in
-// front of it with the Caddyfile in this folder. From the root of the
-// repository:
+// mcp_auth: an MCP server, and Caddy in front of it with the Caddyfile in this
+// folder, which signs in a local account. From the root of the repository:
 //
 //	go run -C examples ./quickstart
 //

@@ -35,10 +35,11 @@ type ConsentClient struct {
 type ConsentResource struct{ Name, URL string }
 
 // ConsentRedirect is where the answer goes. Device tells that it stays on this
-// device, where any program may be the one that gets it.
+// device, where any program may be the one that gets it; Foreign that it goes
+// elsewhere than to the host that vouches for the app.
 type ConsentRedirect struct {
-	Host, URI string
-	Device    bool
+	Host, URI       string
+	Device, Foreign bool
 }
 
 // ConsentScope is one right.

@@ -1,5 +1,5 @@
-// Command stack is the program that quickstart builds and runs: identity
-// provider, MCP server and Caddy in one process.
+// Command stack is the program that quickstart builds and runs: an MCP server,
+// and Caddy in front of it, in one process.
 package main
 
 import (
@@ -14,9 +14,9 @@ import (
 func main() {
 	var o options
 	flag.IntVar(&o.port, "port", 8080, "port of Caddy, which MCP clients talk to")
-	flag.IntVar(&o.idpPort, "idp-port", 9400, "port of the identity provider for development")
 	flag.IntVar(&o.serverPort, "server-port", 3000, "port of the MCP server behind Caddy")
 	flag.StringVar(&o.caddyfile, "caddyfile", "quickstart/Caddyfile", "Caddyfile to run")
+	flag.StringVar(&o.data, "data", dataFolder, "folder for what outlives a restart")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -18,21 +18,21 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-mcp/mcpauth"
-	"github.com/caddy-mcp/mcpauth/examples/devidp/idp"
 	"github.com/caddy-mcp/mcpauth/examples/mcpserver/server"
 )
 
-// Ports as they stand in the Caddyfile.
+// Ports and the data folder as they stand in the Caddyfile.
 const (
 	caddyPort  = 8080
-	idpPort    = 9400
 	serverPort = 3000
+	dataFolder = "build/data"
 )
 
 // options are the settings of a run. Ports are TCP ports on localhost.
 type options struct {
-	port, idpPort, serverPort int
-	caddyfile                 string // path
+	port, serverPort int
+	caddyfile        string // path
+	data             string // folder
 }
 
 // run starts everything, tells out how to use it, and ends when ctx does.
@@ -41,19 +41,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	origin := "http://" + localhost(o.port)
-	issuer := "http://" + localhost(o.idpPort)
-	provider, err := idp.New(idp.Options{Issuer: issuer, Audience: origin + "/mcp"})
-	if err != nil {
-		return err
-	}
-
-	failed := make(chan error, 2)
-	stopIDP, err := serve(o.idpPort, "idp-port", provider, failed)
-	if err != nil {
-		return err
-	}
-	defer stopIDP()
+	failed := make(chan error, 1)
 	stopServer, err := serve(o.serverPort, "server-port", server.New(server.Options{}), failed)
 	if err != nil {
 		return err
@@ -73,7 +61,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	defer func() { _ = caddy.Stop() }()
 
-	fmt.Fprintf(out, instructions, origin, issuer, o.caddyfile)
+	fmt.Fprintf(out, instructions, "http://"+localhost(o.port), o.caddyfile, o.data)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -82,7 +70,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 }
 
-// instructions takes the origin, the issuer and the Caddyfile.
+// instructions takes the origin, the Caddyfile and the data folder.
 const instructions = `
 An MCP server with OAuth is running. Give this URL to an MCP client:
 
@@ -93,9 +81,10 @@ for example
     claude mcp add --transport http quickstart %[1]s/mcp
     npx mcp-remote %[1]s/mcp
 
-You sign in as alice, without a password, at the development identity
-provider %[2]s, which runs beside it and forgets everything when it ends.
-The configuration is %[3]s. Ctrl-C stops all.
+Sign in as alice with the password wonderland. Who has access is shown, and
+can be taken away, at %[1]s/mcp-auth/connections.
+The configuration is %[2]s; clients stay signed in over a restart, by
+what is kept in %[3]s. Ctrl-C stops all.
 `
 
 // config adapts the Caddyfile, with the ports of this run, to Caddy's JSON.
@@ -106,8 +95,8 @@ func (o options) config() ([]byte, error) {
 	}
 	ports := strings.NewReplacer(
 		localhost(caddyPort), localhost(o.port),
-		localhost(idpPort), localhost(o.idpPort),
 		localhost(serverPort), localhost(o.serverPort),
+		dataFolder, o.data,
 	)
 	adapter := caddyconfig.GetAdapter("caddyfile")
 	config, warnings, err := adapter.Adapt([]byte(ports.Replace(string(text))), map[string]any{"filename": o.caddyfile})

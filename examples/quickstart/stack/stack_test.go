@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
+	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -21,8 +25,8 @@ import (
 // testOptions are the options of the quickstart on free ports.
 func testOptions(t *testing.T) options {
 	t.Helper()
-	o := options{caddyfile: "../Caddyfile"}
-	for _, port := range []*int{&o.port, &o.idpPort, &o.serverPort} {
+	o := options{caddyfile: "../Caddyfile", data: t.TempDir()}
+	for _, port := range []*int{&o.port, &o.serverPort} {
 		l, err := net.Listen("tcp", localhost(0))
 		if err != nil {
 			t.Fatal(err)
@@ -46,38 +50,81 @@ func (o *output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// click signs in as alice at the development provider.
+// click allows the client and signs in as alice, as a person does.
 func click(ctx context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
-	browser := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, args.URL, nil)
+	jar, err := cookiejar.New(nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := browser.Do(req)
+	browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	page, _, err := load(ctx, browser, http.MethodGet, args.URL, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	page, err := resp.Location()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", resp.Status, err)
-	}
-	req, err = http.NewRequestWithContext(ctx, http.MethodPost, page.String(), strings.NewReader(url.Values{"user": {"alice"}}.Encode()))
+	page, _, err = submit(ctx, browser, args.URL, page, url.Values{"decision": {"allow"}})
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err = browser.Do(req)
+	_, answer, err := submit(ctx, browser, args.URL, page, url.Values{"username": {"alice"}, "password": {"wonderland"}})
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	answer, err := resp.Location()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", resp.Status, err)
+	if answer == nil {
+		return nil, errors.New("the sign-in led nowhere")
 	}
 	q := answer.Query()
 	return &auth.AuthorizationResult{Code: q.Get("code"), State: q.Get("state"), Iss: q.Get("iss")}, nil
+}
+
+var (
+	formAction  = regexp.MustCompile(`<form[^>]* action="([^"]*)"`)
+	hiddenInput = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)"`)
+)
+
+// submit posts the form of a page with its hidden fields and those given.
+func submit(ctx context.Context, browser *http.Client, base, page string, fields url.Values) (string, *url.URL, error) {
+	action := formAction.FindStringSubmatch(page)
+	if action == nil {
+		return "", nil, fmt.Errorf("no form on the page: %s", page)
+	}
+	for _, input := range hiddenInput.FindAllStringSubmatch(page, -1) {
+		fields.Set(html.UnescapeString(input[1]), html.UnescapeString(input[2]))
+	}
+	target, err := url.Parse(base)
+	if err != nil {
+		return "", nil, err
+	}
+	if target, err = target.Parse(html.UnescapeString(action[1])); err != nil {
+		return "", nil, err
+	}
+	return load(ctx, browser, http.MethodPost, target.String(), strings.NewReader(fields.Encode()))
+}
+
+// load returns the page, and where it redirects to if it does.
+func load(ctx context.Context, browser *http.Client, method, target string, body io.Reader) (string, *url.URL, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return "", nil, err
+	}
+	req.Header.Set("Accept", "text/html")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Origin", req.URL.Scheme+"://"+req.URL.Host)
+	}
+	resp, err := browser.Do(req)
+	if err != nil {
+		return "", nil, err
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", nil, err
+	}
+	location, err := resp.Location()
+	if err != nil {
+		location = nil
+	}
+	return string(page), location, nil
 }
 
 func TestAnMCPClientGetsThrough(t *testing.T) {
@@ -93,7 +140,7 @@ func TestAnMCPClientGetsThrough(t *testing.T) {
 	case <-out.written:
 	}
 	endpoint := "http://" + localhost(o.port) + "/mcp"
-	for _, want := range []string{endpoint + "\n", "alice", "http://" + localhost(o.idpPort)} {
+	for _, want := range []string{endpoint + "\n", "alice", "wonderland", "/mcp-auth/connections"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the instructions lack %q:\n%s", want, out.String())
 		}
@@ -141,7 +188,6 @@ func TestAnMCPClientGetsThrough(t *testing.T) {
 func TestBusyPort(t *testing.T) {
 	tests := map[string]func(*options) *int{
 		"port":        func(o *options) *int { return &o.port },
-		"idp-port":    func(o *options) *int { return &o.idpPort },
 		"server-port": func(o *options) *int { return &o.serverPort },
 	}
 	for flag, port := range tests {
