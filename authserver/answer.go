@@ -23,9 +23,7 @@ const (
 // writeJSON writes v as the whole answer.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	if err := encodeJSON(&body, v); err != nil {
 		// Only a provider's Extra members can be ill-formed.
 		status = http.StatusInternalServerError
 		body.Reset()
@@ -34,6 +32,21 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes())
+}
+
+// encodeJSON writes v and a line break.
+func encodeJSON(body *bytes.Buffer, v any) error {
+	if m, ok := v.(json.Marshaler); ok {
+		// An encoder would read and write again what the types of package oauth
+		// have written.
+		encoded, err := m.MarshalJSON()
+		body.Write(encoded)
+		body.WriteByte('\n')
+		return err
+	}
+	enc := json.NewEncoder(body)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }
 
 // writeError writes e as the whole answer. It is the only writer of errors

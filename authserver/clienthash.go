@@ -3,7 +3,6 @@ package authserver
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"net/url"
 	"slices"
 	"strings"
@@ -51,28 +50,27 @@ func VerifiedHost(c *oauth.Client) (host string, verified bool) {
 	return strings.ToLower(u.Host), true
 }
 
-// clientHash hashes texts and lists of them without ambiguity.
-type clientHash struct{ hash.Hash }
+// clientHash collects texts and lists of them without ambiguity.
+type clientHash []byte
 
 func newClientHash(label string) clientHash {
-	h := clientHash{sha256.New()}
+	h := make(clientHash, 0, 512)
 	h.text("mcpauth client " + label + " v1")
 	return h
 }
 
-func (h clientHash) text(s string) {
-	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
-	_, _ = h.Write([]byte(s))
+func (h *clientHash) text(s string) {
+	*h = append(binary.BigEndian.AppendUint32(*h, uint32(len(s))), s...)
 }
 
-func (h clientHash) list(values []string) {
-	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(values))))
+func (h *clientHash) list(values []string) {
+	*h = binary.BigEndian.AppendUint32(*h, uint32(len(values)))
 	for _, v := range values {
 		h.text(v)
 	}
 }
 
-func (h clientHash) metadata(m *oauth.ClientMetadata) {
+func (h *clientHash) metadata(m *oauth.ClientMetadata) {
 	h.list(m.RedirectURIs)
 	h.list(slices.Sorted(slices.Values(m.GrantTypes)))
 	for _, s := range []string{m.TokenEndpointAuthMethod, m.ClientName, m.ClientURI, m.Scope, m.ApplicationType} {
@@ -80,4 +78,4 @@ func (h clientHash) metadata(m *oauth.ClientMetadata) {
 	}
 }
 
-func (h clientHash) sum() [32]byte { return [32]byte(h.Sum(nil)) }
+func (h *clientHash) sum() [32]byte { return sha256.Sum256(*h) }

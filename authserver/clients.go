@@ -207,7 +207,7 @@ func (s *Clients) checkDocumentID(ctx context.Context, clientID string) error {
 	if err := s.config.Documents.Check(clientID); err != nil {
 		return err
 	}
-	return s.checkBlocked(ctx, ClientHash(&oauth.Client{ClientInformation: oauth.ClientInformation{ClientID: clientID}}))
+	return s.checkBlocked(ctx, &oauth.Client{ClientInformation: oauth.ClientInformation{ClientID: clientID}})
 }
 
 func (s *Clients) document(ctx context.Context, clientID string) (*Document, error) {
@@ -218,19 +218,19 @@ func (s *Clients) document(ctx context.Context, clientID string) (*Document, err
 }
 
 // checkBlocked returns invalid_client if the operator revoked the client.
-func (s *Clients) checkBlocked(ctx context.Context, hash [32]byte) error {
-	blocked, err := s.blocked(ctx, hash)
+func (s *Clients) checkBlocked(ctx context.Context, c *oauth.Client) error {
+	blocked, err := s.blocked(ctx, c)
 	if err == nil && blocked {
 		err = oauth.ErrInvalidClient.Describe("The operator of this server has blocked the client")
 	}
 	return err
 }
 
-func (s *Clients) blocked(ctx context.Context, hash [32]byte) (bool, error) {
+func (s *Clients) blocked(ctx context.Context, c *oauth.Client) (bool, error) {
 	if s.config.Blocked == nil {
 		return false, nil
 	}
-	return s.config.Blocked(ctx, hash)
+	return s.config.Blocked(ctx, ClientHash(c))
 }
 
 // open returns the sealers, opening the keys if that has not succeeded yet.

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -88,6 +89,15 @@ type Config struct {
 	Now func() time.Time
 	// Rand makes client ids and secrets. Default: crypto/rand.
 	Rand io.Reader
+}
+
+// MetadataReviser is a Provider that learns only at run time what it can do, for
+// example from an upstream's own metadata.
+type MetadataReviser interface {
+	// ReviseMetadata changes a copy of the metadata for one request. It may wait
+	// for what it has to learn, until ctx ends, and then leaves m as it is. It
+	// must not change what the slices and maps of m hold.
+	ReviseMetadata(ctx context.Context, m *oauth.Metadata)
 }
 
 // MetadataExtender is a Provider that has more to say in the metadata, for

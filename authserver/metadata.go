@@ -1,11 +1,13 @@
 package authserver
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
@@ -78,6 +80,9 @@ func (s *Server) documents() (map[string]http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	if reviser, ok := s.config.Provider.(MetadataReviser); ok {
+		authorizationServer = s.revised(reviser)
+	}
 	openID := http.Handler(&endpoint{server: s, methods: []string{"GET", "HEAD"}, serve: serveNotFound})
 	if isOpenIDConfiguration(s.metadata) {
 		openID = authorizationServer
@@ -139,16 +144,43 @@ func (s *Server) document(v json.Marshaler) (http.Handler, error) {
 		server:    s,
 		methods:   []string{"GET", "HEAD"},
 		cacheable: true,
-		serve: func(w http.ResponseWriter, r *http.Request) {
-			h := w.Header()
-			// Exactly this: go-sdk refuses a charset parameter.
-			h.Set("Content-Type", "application/json")
-			h.Set("Content-Length", strconv.Itoa(len(body)))
-			h.Set("Cache-Control", "public, max-age=300")
-			w.WriteHeader(http.StatusOK)
-			if r.Method != http.MethodHead {
-				_, _ = w.Write(body)
-			}
-		},
+		serve:     func(w http.ResponseWriter, r *http.Request) { writeDocument(w, r, body) },
 	}, nil
+}
+
+// revisionTime is how long a client waits for what the provider has to learn
+// first; after that it gets the metadata as they are.
+const revisionTime = 2 * time.Second
+
+// revised is the document of a provider that changes it at run time.
+func (s *Server) revised(reviser MetadataReviser) http.Handler {
+	return &endpoint{
+		server:    s,
+		methods:   []string{"GET", "HEAD"},
+		cacheable: true,
+		serve: func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), revisionTime)
+			defer cancel()
+			m := s.metadata
+			reviser.ReviseMetadata(ctx, &m)
+			body, err := m.MarshalJSON()
+			if err != nil {
+				writeError(w, oauth.AsError(err))
+				return
+			}
+			writeDocument(w, r, body)
+		},
+	}
+}
+
+func writeDocument(w http.ResponseWriter, r *http.Request, body []byte) {
+	h := w.Header()
+	// Exactly this: go-sdk refuses a charset parameter.
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "public, max-age=300")
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
 }

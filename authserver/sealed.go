@@ -32,7 +32,7 @@ func (s *Clients) sealedClient(ctx context.Context, clientID string) (*oauth.Cli
 		return nil, unknown.Because(err)
 	}
 	client := &oauth.Client{ClientMetadata: sealed.metadata(), ClientInformation: oauth.ClientInformation{ClientID: clientID}}
-	if err := s.checkBlocked(ctx, ClientHash(client)); err != nil {
+	if err := s.checkBlocked(ctx, client); err != nil {
 		return nil, err
 	}
 	kept, _, err := s.config.Policy.Filter(client.RedirectURIs, client.ApplicationType)
@@ -42,7 +42,7 @@ func (s *Clients) sealedClient(ctx context.Context, clientID string) (*oauth.Cli
 	if !slices.Equal(kept, client.RedirectURIs) {
 		client.RedirectURIs = kept
 		// Whoever blocks the client now sees it like this.
-		if err := s.checkBlocked(ctx, ClientHash(client)); err != nil {
+		if err := s.checkBlocked(ctx, client); err != nil {
 			return nil, err
 		}
 	}
@@ -89,7 +89,7 @@ func (s *registeringClients) RegisterClient(ctx context.Context, c *oauth.Client
 		return nil, oauth.ErrInvalidClientMetadata.Describe("member redirect_uris is too long: register fewer or shorter ones")
 	}
 	client := &oauth.Client{ClientMetadata: sealed.metadata()}
-	blocked, err := s.blocked(ctx, ClientHash(client))
+	blocked, err := s.blocked(ctx, client)
 	if err != nil {
 		return nil, err
 	}

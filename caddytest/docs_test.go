@@ -85,7 +85,8 @@ func codeBlocks(t *testing.T, language string) []codeBlock {
 // TestDocsCaddyfiles formats, adapts and validates every Caddyfile of the
 // documentation. A block is a whole Caddyfile, or by its info string a part:
 // "fragment" for what stands in a site, "fragment mcp_auth", "fragment proxy"
-// and "fragment resource" for what stands in these blocks.
+// and "fragment resource" for what stands in these blocks, "fragment broker" for
+// what stands beside an upstream.
 func TestDocsCaddyfiles(t *testing.T) {
 	for _, block := range codeBlocks(t, "caddyfile") {
 		t.Run(block.name(), func(t *testing.T) {
@@ -119,10 +120,12 @@ func wrapCaddyfile(t *testing.T, block codeBlock) string {
 	case "fragment":
 		return inSite(block.text)
 	case "fragment mcp_auth":
-		if regexp.MustCompile(`(?m)^(proxy|authorization_server)\b`).MatchString(block.text) {
+		if regexp.MustCompile(`(?m)^(upstream|accounts|proxy|authorization_server)\b`).MatchString(block.text) {
 			return inAuth(block.text)
 		}
 		return inAuth(mode + block.text)
+	case "fragment broker":
+		return inAuth("upstream oidc https://idp.example.com {\nclient_id x\n}\n" + block.text)
 	case "fragment proxy":
 		return inAuth("proxy {\n" + block.text + "\n}")
 	case "fragment resource":

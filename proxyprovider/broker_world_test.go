@@ -242,18 +242,21 @@ func newBrokerClients() *brokerClients {
 
 // brokerWorld is a broker behind an authserver.Server, over real HTTPS.
 type brokerWorld struct {
-	t        testing.TB
-	clock    *brokerClock
-	server   *httptest.Server
-	issuer   string
-	ring     *seal.Ring
-	upstream *loginUpstream
-	clients  *brokerClients
-	store    *memory.Store
-	log      *brokerLog
-	config   proxyprovider.BrokerConfig
-	grants   proxyprovider.GrantsConfig
-	broker   *proxyprovider.Broker
+	t      testing.TB
+	clock  *brokerClock
+	server *httptest.Server
+	issuer string
+	ring   *seal.Ring
+	// oldestKey is the key that the ring began with.
+	oldestKey seal.Key
+	upstream  *loginUpstream
+	clients   *brokerClients
+	store     *memory.Store
+	log       *brokerLog
+	config    proxyprovider.BrokerConfig
+	grants    proxyprovider.GrantsConfig
+	broker    *proxyprovider.Broker
+	handler   atomic.Pointer[http.Handler]
 }
 
 const secondResource = "https://mcp.example.com/second"
@@ -274,13 +277,13 @@ func newBrokerWorld(t testing.TB, change ...func(*brokerWorld)) *brokerWorld {
 	}
 	w.store = memory.New(memory.Options{Now: w.clock.now})
 	t.Cleanup(func() { _ = w.store.Close() })
-	ring, err := seal.NewRing(seal.GenerateKey())
+	w.oldestKey = seal.GenerateKey()
+	ring, err := seal.NewRing(w.oldestKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.ring = ring
-	var handler http.Handler
-	w.server = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
+	w.server = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { (*w.handler.Load()).ServeHTTP(rw, r) }))
 	t.Cleanup(w.server.Close)
 	w.issuer = w.server.URL
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -307,28 +310,37 @@ func newBrokerWorld(t testing.TB, change ...func(*brokerWorld)) *brokerWorld {
 	for _, c := range change {
 		c(w)
 	}
+	w.start()
+	return w
+}
+
+// start begins a process: it shares nothing with the one before but the
+// configuration and the store.
+func (w *brokerWorld) start() {
+	w.t.Helper()
+	var err error
 	if w.config.Grants, err = proxyprovider.NewGrants(w.grants); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	if w.broker, err = proxyprovider.NewBroker(w.config); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	server, err := authserver.New(authserver.Config{
-		Issuer: w.config.Issuer, BaseURL: w.config.BaseURL, Provider: w.broker, Resources: resources,
-		RateLimits: authserver.RateLimits{Off: true}, Logger: logger, Now: w.clock.now,
+		Issuer: w.config.Issuer, BaseURL: w.config.BaseURL, Provider: w.broker, Resources: w.config.Resources,
+		RateLimits: authserver.RateLimits{Off: true}, Logger: w.config.Logger, Now: w.clock.now,
 	})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	endpoints := w.broker.Endpoints()
-	handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	handler := http.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if h := endpoints[r.URL.Path]; h != nil {
 			h.ServeHTTP(rw, r)
 			return
 		}
 		server.ServeHTTP(rw, r)
-	})
-	return w
+	}))
+	w.handler.Store(&handler)
 }
 
 // authorizeURL is what a client opens.
@@ -428,7 +440,7 @@ func (b *brokerBrowser) do(method, to string, form url.Values, header ...string)
 		b.w.t.Fatal(err)
 	}
 	return &brokerPage{
-		b: b, url: to, status: resp.StatusCode, header: resp.Header, body: string(data),
+		b: b, url: to, status: resp.StatusCode, header: resp.Header, body: pageStyle.ReplaceAllString(string(data), ""),
 		location: resp.Header.Get("Location"), cookies: resp.Cookies(),
 	}
 }
@@ -440,6 +452,7 @@ func (b *brokerBrowser) get(to string, header ...string) *brokerPage {
 
 var (
 	formAction = regexp.MustCompile(`<form method="post" action="([^"]+)"`)
+	pageStyle  = regexp.MustCompile(`(?s)<style.*</style>\n`)
 	formHidden = regexp.MustCompile(`<input type="hidden" name="([a-z]+)" value="([^"]*)">`)
 )
 

@@ -285,11 +285,11 @@ func TestCreateRefuses(t *testing.T) {
 	w := newGrantsWorld(t)
 	g := w.node()
 	for name, change := range map[string]func(*proxyprovider.NewGrant){
-		"no client":     func(n *proxyprovider.NewGrant) { n.Client = nil },
-		"no user":       func(n *proxyprovider.NewGrant) { n.Identity = nil },
-		"no resource":   func(n *proxyprovider.NewGrant) { n.Resource = "" },
-		"no challenge":  func(n *proxyprovider.NewGrant) { n.CodeChallenge = "" },
-		"odd challenge": func(n *proxyprovider.NewGrant) { n.CodeChallenge = challenge + "A" },
+		"no client":      func(n *proxyprovider.NewGrant) { n.Client = nil },
+		"no user":        func(n *proxyprovider.NewGrant) { n.Identity = nil },
+		"no resource":    func(n *proxyprovider.NewGrant) { n.Resource = "" },
+		"no challenge":   func(n *proxyprovider.NewGrant) { n.CodeChallenge = "" },
+		"odd challenge":  func(n *proxyprovider.NewGrant) { n.CodeChallenge = challenge + "A" },
 		"a scope of two": func(n *proxyprovider.NewGrant) { n.Scopes = []string{"a b"} },
 		"a name beyond bounds": func(n *proxyprovider.NewGrant) {
 			n.Client.ClientName = strings.Repeat("x", 65<<10)

@@ -36,6 +36,10 @@ type indexEntry struct {
 	added  stamp
 }
 
+// indexKey is the store's key of a user's index. Half of the hash is enough to
+// tell users apart, and what is listed is compared with the whole.
+func indexKey(subject string) string { return subjectPrefix + subject[:min(len(subject), 22)] }
+
 func clientHash(clientID string) (h [8]byte) {
 	sum := sha256.Sum256([]byte(clientID))
 	copy(h[:], sum[:])
@@ -90,7 +94,7 @@ var errFull = errors.New("the user has as many grants as there may be")
 // addToIndex adds the grant to its user's, and makes room for it if need be.
 func (g *Grants) addToIndex(ctx context.Context, id grantID, r *grantRecord, now time.Time) error {
 	mine := indexEntry{id: id, client: clientHash(r.clientID), added: stampOf(now)}
-	key := subjectPrefix + r.subjectKey()
+	key := indexKey(r.subjectKey())
 	for range swapTries {
 		err := g.updateIndex(ctx, key, func(entries []indexEntry) ([]indexEntry, error) {
 			if slices.ContainsFunc(entries, func(e indexEntry) bool { return e.id == id }) {

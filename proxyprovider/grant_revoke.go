@@ -53,7 +53,7 @@ func (g *Grants) ListBySubject(ctx context.Context, subject string) ([]GrantInfo
 // grantsOf returns the grants of a user, and drops entries of the index that
 // stand for none.
 func (g *Grants) grantsOf(ctx context.Context, subject string) ([]*grantSnapshot, error) {
-	key := subjectPrefix + subject
+	key := indexKey(subject)
 	entries, err := g.readIndex(ctx, key)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (g *Grants) grantsOf(ctx context.Context, subject string) ([]*grantSnapshot
 			return nil, err
 		case s != nil && s.subjectKey() == subject:
 			grants = append(grants, s)
-		case s != nil, stampOf(now).since(e.added) > indexSettle:
+		case s == nil && stampOf(now).since(e.added) > indexSettle:
 			gone = append(gone, e.id)
 		}
 	}
@@ -188,7 +188,7 @@ func (g *Grants) terminate(ctx context.Context, s *grantSnapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := g.dropFromIndex(ctx, subjectPrefix+s.subjectKey(), []grantID{s.id}); err != nil {
+	if err := g.dropFromIndex(ctx, indexKey(s.subjectKey()), []grantID{s.id}); err != nil {
 		g.cfg.Logger.Warn("a revoked grant is still in its user's index, the sweep will drop it", "error", err)
 	}
 	if g.cfg.Upstream == nil || upstream == (idp.Tokens{}) || !g.cfg.Upstream.Capabilities().Revoke {

@@ -103,6 +103,14 @@ func (c *statusCache) merge(id grantID, s grantStatus) grantStatus {
 	})
 }
 
+// refresh is merge for a grant whose status is asked for at times, and nothing
+// for others: most grants rest.
+func (c *statusCache) refresh(id grantID, s grantStatus) {
+	if _, ok := c.get(id); ok || s.accessRevoked > 0 {
+		c.merge(id, s)
+	}
+}
+
 // revoke notes that the grant is over, at once.
 func (c *statusCache) revoke(id grantID, now time.Time) {
 	c.merge(id, grantStatus{revoked: true, read: now})

@@ -92,7 +92,7 @@ func (g *Grants) swap(ctx context.Context, old *grantSnapshot, next *grantRecord
 	case err != nil:
 		return storeTrouble(err)
 	}
-	g.statuses.merge(old.id, statusOf(next, now))
+	g.statuses.refresh(old.id, statusOf(next, now))
 	return nil
 }
 

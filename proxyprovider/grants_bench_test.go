@@ -2,8 +2,11 @@ package proxyprovider_test
 
 import (
 	"encoding/binary"
+	"runtime"
 	"testing"
+	"time"
 
+	"github.com/caddy-mcp/mcpauth/authserver"
 	"github.com/caddy-mcp/mcpauth/oauth"
 	"github.com/caddy-mcp/mcpauth/proxyprovider"
 )
@@ -72,4 +75,47 @@ func BenchmarkVerifyAccessToken(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkGrantMemory reports what a live grant with 300 bytes of upstream
+// tokens takes in the memory store, its share of the index included. Run it with
+// -benchtime 100000x.
+func BenchmarkGrantMemory(b *testing.B) {
+	w := newGrantsWorld(b)
+	g := w.node()
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	tokens := make([]string, b.N)
+	for i := range tokens {
+		n := w.newGrant(fullGrant, func(n *proxyprovider.NewGrant) {
+			binary.BigEndian.PutUint64(n.ID[:], uint64(i)+1<<32)                        //nolint:gosec // positive
+			n.Identity.Subject += string(binary.BigEndian.AppendUint32(nil, uint32(i))) //nolint:gosec // small
+		})
+		code, err := g.Create(b.Context(), n)
+		if err != nil {
+			b.Fatal(err)
+		}
+		answer, err := g.ExchangeCode(b.Context(), n.Client, exchange(code))
+		if err != nil {
+			b.Fatal(err)
+		}
+		tokens[i] = answer.RefreshToken
+	}
+	client := w.newGrant(fullGrant).Client
+	w.clock.advance(15 * time.Minute)
+	for i := range tokens {
+		if _, err := g.ExchangeRefreshToken(b.Context(), client, authserver.RefreshExchange{RefreshToken: tokens[i]}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	tokens = nil
+	w.upstream.set(func(u *sessionUpstream) { u.good = nil })
+	b.ReportMetric(float64(heap()-before)/float64(b.N), "B/grant")
+	runtime.KeepAlive(g)
 }

@@ -242,8 +242,10 @@ type sessionUpstream struct {
 	refreshes int
 	userinfos int
 	revoked   []string
-	hold      chan struct{} // Refresh waits for it, unless nil
+	hold      chan struct{} // Refresh waits for it before it does anything, unless nil
+	holdLate  chan struct{} // the same, when it has rotated the token
 	holding   chan struct{} // gets a value when Refresh waits
+	keep      bool          // Refresh does not rotate
 	silent    bool          // Refresh tells no identity
 }
 
@@ -287,16 +289,32 @@ func (u *sessionUpstream) Exchange(context.Context, idp.Callback) (*idp.Identity
 
 func (u *sessionUpstream) Refresh(ctx context.Context, t idp.Tokens) (*idp.Identity, *idp.Tokens, error) {
 	u.mu.Lock()
-	hold, holding := u.hold, u.holding
+	hold, late, holding := u.hold, u.holdLate, u.holding
 	u.mu.Unlock()
-	if hold != nil {
-		holding <- struct{}{}
-		select {
-		case <-hold:
-		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("%w: %w", idp.ErrTrouble, ctx.Err())
-		}
+	if err := wait(ctx, hold, holding); err != nil {
+		return nil, nil, err
 	}
+	identity, tokens, err := u.refresh(t)
+	if err := wait(ctx, late, holding); err != nil {
+		return nil, nil, err // the answer is lost
+	}
+	return identity, tokens, err
+}
+
+func wait(ctx context.Context, hold, holding chan struct{}) error {
+	if hold == nil {
+		return nil
+	}
+	holding <- struct{}{}
+	select {
+	case <-hold:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", idp.ErrTrouble, ctx.Err())
+	}
+}
+
+func (u *sessionUpstream) refresh(t idp.Tokens) (*idp.Identity, *idp.Tokens, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.refreshes++
@@ -305,6 +323,9 @@ func (u *sessionUpstream) Refresh(ctx context.Context, t idp.Tokens) (*idp.Ident
 	}
 	if !u.good[t.RefreshToken] {
 		return nil, nil, idp.ErrDead
+	}
+	if u.keep {
+		return u.identity, &idp.Tokens{AccessToken: "up-access-again"}, nil
 	}
 	delete(u.good, t.RefreshToken)
 	tokens := u.issue()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -195,6 +196,31 @@ type proxy struct {
 func (p *proxy) Run(ctx context.Context) {
 	if p.upstream.ownsDiscovery {
 		p.upstream.discovery.Run(ctx)
+	}
+}
+
+// ReviseMetadata implements authserver.MetadataReviser: an endpoint that the
+// upstream turns out not to have is not advertised, so that clients do not try
+// to register in vain, and offline_access is if the upstream knows it, since
+// clients ask for a refresh token only then.
+func (p *proxy) ReviseMetadata(ctx context.Context, m *oauth.Metadata) {
+	d := p.upstream.discovery
+	if d == nil {
+		return
+	}
+	upstream, err := d.Metadata(ctx)
+	if err != nil {
+		return // it may have them
+	}
+	if upstream.RegistrationEndpoint == "" && p.upstream.configured[registrationEndpoint] == "" {
+		m.RegistrationEndpoint = ""
+	}
+	if upstream.RevocationEndpoint == "" && p.upstream.configured[revocationEndpoint] == "" {
+		m.RevocationEndpoint, m.RevocationEndpointAuthMethodsSupported = "", nil
+	}
+	const offline = "offline_access"
+	if slices.Contains(upstream.ScopesSupported, offline) && !slices.Contains(p.dropScopes, offline) && !slices.Contains(m.ScopesSupported, offline) {
+		m.ScopesSupported = append(slices.Clone(m.ScopesSupported), offline)
 	}
 }
 

@@ -10,14 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/caddy-mcp/mcpauth/bearer"
-	"github.com/caddy-mcp/mcpauth/oauth"
 	"github.com/caddy-mcp/mcpauth/proxyprovider"
 	"github.com/caddy-mcp/mcpauth/seal"
-	"github.com/caddy-mcp/mcpauth/store"
 )
 
 // published are the key ids in the JWKS.
@@ -51,71 +47,6 @@ func keyID(t testing.TB, token string) string {
 		t.Fatal(err)
 	}
 	return header.Kid
-}
-
-// Others can verify our tokens with the JWKS and nothing else (RFC 9068).
-func TestAccessTokensVerifyElsewhere(t *testing.T) {
-	for _, alg := range []string{"", "ES256", "EdDSA", "RS256"} {
-		t.Run("alg "+alg, func(t *testing.T) {
-			w := newGrantsWorld(t, func(c *proxyprovider.GrantsConfig) { c.SigningAlg = alg })
-			g := w.node()
-			srv := httptest.NewServer(g.JWKS())
-			defer srv.Close()
-			v, err := bearer.NewJWTVerifier(bearer.JWTConfig{Issuer: issuer, JWKSURI: srv.URL, RequireType: "at+jwt", Now: w.clock.now})
-			if err != nil {
-				t.Fatal(err)
-			}
-			tokens := w.tokens(g)
-			info, err := v.VerifyAccessToken(t.Context(), tokens.AccessToken)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if info.UserID != "alice" || info.ClientID != "app" || !slices.Equal(info.Audience, []string{resource}) {
-				t.Errorf("info %+v", info)
-			}
-			w.wantVerify(w.node(), "the same token on another node", tokens.AccessToken, "")
-		})
-	}
-}
-
-func TestJWKSHandler(t *testing.T) {
-	w := newGrantsWorld(t)
-	h := w.node().JWKS()
-	call := func(method, etag string) *httptest.ResponseRecorder {
-		r := httptest.NewRequestWithContext(t.Context(), method, "/.well-known/jwks.json", nil)
-		if etag != "" {
-			r.Header.Set("If-None-Match", etag)
-		}
-		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, r)
-		return rec
-	}
-	got := call(http.MethodGet, "")
-	etag := got.Header().Get("ETag")
-	if got.Code != 200 || got.Header().Get("Cache-Control") != "public, max-age=600" || got.Header().Get("Access-Control-Allow-Origin") != "*" || etag == "" {
-		t.Errorf("GET: %d %v", got.Code, got.Header())
-	}
-	if got := call(http.MethodHead, ""); got.Code != 200 || got.Body.Len() != 0 {
-		t.Errorf("HEAD: %d, %d bytes", got.Code, got.Body.Len())
-	}
-	if got := call(http.MethodGet, etag); got.Code != 304 || got.Body.Len() != 0 {
-		t.Errorf("If-None-Match: %d", got.Code)
-	}
-	if got := call(http.MethodOptions, ""); got.Code != 204 {
-		t.Errorf("OPTIONS: %d", got.Code)
-	}
-	if got := call(http.MethodPost, ""); got.Code != 405 {
-		t.Errorf("POST: %d", got.Code)
-	}
-	w.faulty.down.Store(true)
-	if got := call(http.MethodGet, ""); got.Code != 200 {
-		t.Errorf("with the store down: %d", got.Code)
-	}
-	rec := httptest.NewRecorder()
-	w.node().JWKS().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
-	if rec.Code != 503 || rec.Header().Get("Cache-Control") != "no-store" {
-		t.Errorf("a new node with the store down: %d %v", rec.Code, rec.Header())
-	}
 }
 
 func TestFirstKeyIsMadeOnceAndUsedAtOnce(t *testing.T) {
@@ -265,53 +196,32 @@ func TestDroppedEncryptionKey(t *testing.T) {
 	}
 }
 
-// Run rotates keys by itself, and ends when it is told to.
-func TestGrantsRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newGrantsWorld(t, func(c *proxyprovider.GrantsConfig) {
-			c.RotateKeys = time.Hour
-			c.Now = time.Now
-		})
-		g := w.node()
-		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			g.Run(ctx)
-		}()
-		time.Sleep(time.Minute)
-		if n := len(published(t, g)); n != 1 {
-			t.Errorf("%d keys after a minute", n)
-		}
-		time.Sleep(time.Hour)
-		if n := len(published(t, g)); n != 2 {
-			t.Errorf("%d keys after an hour", n)
-		}
-		stop()
-		<-done
-	})
-}
-
-func TestStoreIsOpenedOnFirstUse(t *testing.T) {
-	opened := 0
-	var fail error = errDown
+// A rotation of the encryption keys is: put the new one first, wait, drop the old
+// one. Whoever refreshed meanwhile notices nothing.
+func TestEncryptionKeyRotation(t *testing.T) {
 	w := newGrantsWorld(t)
-	w.config.Store = func() (store.Store, error) {
-		opened++
-		if fail != nil {
-			return nil, fail
+	old, fresh := seal.GenerateKey(), seal.GenerateKey()
+	ring := func(keys ...seal.Key) {
+		t.Helper()
+		r, err := seal.NewRing(keys...)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return w.sealed()
+		w.ring = r
 	}
+	ring(old)
+	tokens := w.tokens(w.node())
+	ring(fresh, old)
 	g := w.node()
-	if opened != 0 {
-		t.Error("NewGrants opened the store")
-	}
-	_, err := g.Create(t.Context(), w.newGrant())
-	wantError(t, "while it does not open", err, oauth.ErrTemporarilyUnavailable.Code)
-	fail = nil
-	w.mustRefresh(g, w.tokens(g).RefreshToken)
-	if opened != 2 {
-		t.Errorf("opened %d times", opened)
-	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	g.Run(ctx) // with time for nothing
+	tokens = w.mustRefresh(g, tokens.RefreshToken)
+	ctx, stop = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	g.Run(ctx)
+	ring(fresh)
+	g = w.node()
+	w.wantVerify(g, "an access token of before", tokens.AccessToken, "")
+	w.mustRefresh(g, tokens.RefreshToken)
 }

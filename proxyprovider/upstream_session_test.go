@@ -178,7 +178,7 @@ func TestClientLeavesDuringTheUpstreamRefresh(t *testing.T) {
 	tokens := w.tokens(g)
 	w.clock.advance(time.Hour)
 	hold, holding := make(chan struct{}), make(chan struct{}, 1)
-	w.upstream.set(func(u *sessionUpstream) { u.hold, u.holding = hold, holding })
+	w.upstream.set(func(u *sessionUpstream) { u.holdLate, u.holding = hold, holding })
 	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
@@ -197,7 +197,7 @@ func TestClientLeavesDuringTheUpstreamRefresh(t *testing.T) {
 		}
 		second <- got
 	}()
-	w.upstream.set(func(u *sessionUpstream) { u.hold = nil })
+	w.upstream.set(func(u *sessionUpstream) { u.holdLate = nil })
 	close(hold)
 	<-done
 	got := <-second
@@ -235,5 +235,35 @@ func TestFencedNodeWritesNothing(t *testing.T) {
 	w.mustRefresh(slow, next.RefreshToken)
 	if strings.Contains(w.log.String(), "revoked") {
 		t.Errorf("log:\n%s", w.log)
+	}
+}
+
+// Where the upstream does not rotate, the slow node's word on the user is old.
+func TestFencedNodeDoesNotBringBackAnOldIdentity(t *testing.T) {
+	w := newGrantsWorld(t, func(c *proxyprovider.GrantsConfig) { c.Claims = []string{"name"} })
+	slow, fast := w.node(), w.node()
+	tokens := w.tokens(slow)
+	w.clock.advance(time.Hour)
+	before, after := alice(), alice()
+	after.Name = "Alice Newname"
+	hold, holding := make(chan struct{}), make(chan struct{}, 1)
+	w.upstream.set(func(u *sessionUpstream) {
+		u.keep, u.identity, u.holdLate, u.holding = true, before, hold, holding
+	})
+	done := make(chan error)
+	go func() {
+		_, err := w.refresh(slow, tokens.RefreshToken)
+		done <- err
+	}()
+	<-holding // it has heard the old name
+	w.upstream.set(func(u *sessionUpstream) { u.identity, u.holdLate = after, nil })
+	w.clock.advance(15 * time.Second) // the lease is over
+	next := w.mustRefresh(fast, tokens.RefreshToken)
+	close(hold)
+	wantError(t, "the slow node", <-done, "temporarily_unavailable")
+	next = w.mustRefresh(slow, next.RefreshToken)
+	info, err := fast.VerifyAccessToken(t.Context(), next.AccessToken)
+	if err != nil || info.Extra["name"] != "Alice Newname" {
+		t.Errorf("token %+v, %v", info, err)
 	}
 }

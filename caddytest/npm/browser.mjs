@@ -1,8 +1,10 @@
-// A browser without a screen: follows redirects and keeps cookies, as a user
-// agent does, until it is sent to the client's redirect URI. Nothing has to
-// listen there.
+// A browser without a screen, and the person before it: follows redirects and
+// keeps cookies, as a user agent does, presses Allow where a page asks for
+// consent and signs in where one asks for a password, until it is sent to the
+// client's redirect URI. Nothing has to listen there.
 
 const MAX_HOPS = 20;
+const ALICE = { username: 'alice', password: 'correct horse' };
 
 /**
  * Follows an authorization URL.
@@ -13,11 +15,14 @@ const MAX_HOPS = 20;
 export async function follow(start, redirectUri) {
   const jar = new Map();
   let url = new URL(start);
+  let form; // what is posted, undefined for GET
   for (let hop = 0; hop < MAX_HOPS; hop++) {
     const cookies = jar.get(url.host) ?? new Map();
     jar.set(url.host, cookies);
     const response = await fetch(url, {
       redirect: 'manual',
+      method: form ? 'POST' : 'GET',
+      body: form,
       headers: {
         accept: 'text/html',
         cookie: [...cookies].map(([name, value]) => `${name}=${value}`).join('; '),
@@ -33,6 +38,14 @@ export async function follow(start, redirectUri) {
     }
     const location = response.headers.get('location');
     const body = await response.text();
+    form = undefined;
+    if (response.status === 200) {
+      const next = answer(body, url);
+      if (next) {
+        ({ url, form } = next);
+        continue;
+      }
+    }
     if (response.status < 300 || response.status > 399 || !location) {
       throw new Error(`${url.origin}${url.pathname} answered ${response.status} instead of a redirect: ${body.slice(0, 300)}`);
     }
@@ -40,6 +53,23 @@ export async function follow(start, redirectUri) {
     if (url.href.split(/[?#]/, 1)[0] === redirectUri) return url;
   }
   throw new Error(`no redirect to ${redirectUri} after ${MAX_HOPS} hops`);
+}
+
+/**
+ * Fills in the form of a page as alice would who wants to go on.
+ * @returns {{url: URL, form: URLSearchParams}|undefined} undefined if there is none
+ */
+function answer(page, url) {
+  const [, action, inner] = /<form[^>]*action="([^"]*)"[^>]*>([^]*?)<\/form>/.exec(page) ?? [];
+  if (!inner) return undefined;
+  const form = new URLSearchParams();
+  for (const [input] of inner.matchAll(/<input[^>]*>/g)) {
+    const [, name] = /name="([^"]*)"/.exec(input) ?? [];
+    const [, value] = /value="([^"]*)"/.exec(input) ?? [];
+    form.set(name, ALICE[name] ?? value ?? '');
+  }
+  if (inner.includes('name="decision" value="allow"')) form.set('decision', 'allow');
+  return { url: new URL(action, url), form };
 }
 
 /** Throws unless the condition holds. */

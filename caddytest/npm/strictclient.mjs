@@ -1,12 +1,13 @@
 // A client that checks everything that the RFCs tell it to, made of
 // oauth4webapi: RFC 9728 and RFC 8414 discovery, RFC 7591 registration, PKCE,
-// RFC 9207, token, refresh, RFC 7009 revocation.
+// RFC 9207, token, tools/call, refresh, RFC 7009 revocation.
 //
 // Options: url of the MCP server; scope; user, sent as login_hint. The result
 // tells how far it came: {step, error} names the step that a check refused.
 
 import * as oauth from 'oauth4webapi';
 import { check, follow, main } from './browser.mjs';
+import { whoami } from './whoami.mjs';
 
 const REDIRECT_URI = 'http://127.0.0.1:41997/callback';
 const insecure = { [oauth.allowInsecureRequests]: true }; // http on loopback
@@ -65,11 +66,17 @@ const steps = {
       { ...insecure, additionalParameters: { resource: resource.resource } },
     ));
   },
+  async use({ url, token }) {
+    return whoami(url, token.access_token);
+  },
   async refresh({ server, client, token }) {
     check(token.refresh_token, 'no refresh token was issued');
     return oauth.processRefreshTokenResponse(server, client, await oauth.refreshTokenGrantRequest(
       server, client, oauth.None(), token.refresh_token, insecure,
     ));
+  },
+  async useAgain({ url, refresh }) {
+    return whoami(url, refresh.access_token);
   },
   async revocation({ server, client, refresh }) {
     await oauth.processRevocationResponse(await oauth.revocationRequest(
@@ -94,5 +101,5 @@ main(async (options) => {
       return { step, error: error.message, scope: done.token?.scope };
     }
   }
-  return { step: 'done', scope: done.token.scope };
+  return { step: 'done', scope: done.token.scope, before: done.use, after: done.useAgain };
 });
