@@ -208,17 +208,27 @@ func (m *BrokerMode) NewMode(env ModeEnv) (*Mode, error) {
 	if broker.Grants, err = proxyprovider.NewGrants(grants); err != nil {
 		return nil, err
 	}
-	clients, err := env.newClients()
+	control := &control{
+		store:      func() (store.Store, error) { return env.app.issuerStore(env.Issuer) },
+		grants:     broker.Grants,
+		userIssuer: env.Issuer,
+	}
+	if broker.Upstream != nil {
+		control.userIssuer = broker.Upstream.Issuer()
+	}
+	clients, err := env.newClients(control)
 	if err != nil {
 		return nil, err
 	}
 	broker.ClientStore = clients
+	control.clients = clients
 	provider, err := proxyprovider.NewBroker(broker)
 	if err != nil {
 		return nil, err
 	}
 	mode.Provider = provider
 	mode.Verifier = provider
+	mode.control = control
 	mode.LiveVerifier = provider
 	mode.StripCookies = provider.StripCookies
 	mode.Endpoints = provider.Endpoints()
@@ -347,13 +357,15 @@ func resolveAny(v any, repl *caddy.Replacer) (any, error) {
 
 // newClients returns the clients of a site that issues tokens itself: those of
 // the operator, metadata documents, and sealed registrations.
-func (env ModeEnv) newClients() (authserver.ClientStore, error) {
+func (env ModeEnv) newClients(control *control) (authserver.ClientStore, error) {
 	cfg := authserver.ClientsConfig{
 		Issuer:        env.Issuer,
 		Keys:          env.Keys,
 		Preregistered: env.Clients,
 		Dynamic:       env.Dynamic,
 		Policy:        env.RedirectPolicy,
+		Blocked:       control.blocked,
+		SeenAssertion: control.seenAssertion,
 		Logger:        env.Logger,
 	}
 	if r := env.Registration; r != nil {

@@ -105,6 +105,8 @@ type Mode struct {
 	// LiveVerifier also checks the tokens of this issuer for other sites of this
 	// Caddy, and sees revocation at once; nil if the issuer is another server.
 	LiveVerifier bearer.Verifier
+	// control is for the admin API; nil if there is nothing to control.
+	control *control
 	// Start are begun, in the background, when the configuration starts.
 	Start []func()
 	// Run run as long as the configuration does.

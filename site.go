@@ -40,6 +40,8 @@ type site struct {
 	// stripCookies removes our cookies from what is passed on; nil if there are
 	// none.
 	stripCookies func(*http.Request)
+	// control is for the admin API; nil if there is nothing to control.
+	control *control
 	// live checks the tokens of this issuer for other sites; nil if it cannot.
 	live bearer.Verifier
 	// probes are the resources' metadata URLs on this site's origin.
@@ -303,7 +305,7 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 	}
 	s := &site{
 		issuer: c.issuer, forwards: p.forwards, needsKeys: mode.NeedsKeys, needsStore: mode.NeedsStore, start: mode.Start,
-		run: mode.Run, stripCookies: mode.StripCookies, live: mode.LiveVerifier,
+		run: mode.Run, stripCookies: mode.StripCookies, live: mode.LiveVerifier, control: mode.control,
 	}
 	if mode.Provider != nil {
 		if err := c.addServer(s, p, resources, mode); err != nil {

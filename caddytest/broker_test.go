@@ -310,3 +310,77 @@ func TestBrokerMetadata(t *testing.T) {
 		t.Errorf("keys: %d %s", resp.StatusCode, body)
 	}
 }
+
+// TestAdminControl: the operator sees and ends what users allowed.
+func TestAdminControl(t *testing.T) {
+	b := newBackend(t)
+	c := newCaddy(t)
+	socket := c.dir + "/admin.sock"
+	config := c.adapt("\tmcp_auth {\n\t\tstore memory\n\t}", fmt.Sprintf(accountsSite, hash(t, "correct horse"), hash(t, "b"), "", b.addr()))
+	config = []byte(strings.Replace(string(config), `"admin":{"disabled":true`, `"admin":{"listen":"unix/`+socket+`"`, 1))
+	if err := caddy.Load(config, true); err != nil {
+		t.Fatal(err)
+	}
+	login := func() (id string, tokens map[string]any) {
+		t.Helper()
+		id = c.register(testRedirect)
+		answer := newBrowser(t).signIn(c.Origin+authorizeTarget(id, "s"), "alice", "correct horse")
+		resp, tokens := c.exchange(id, answer.Get("code"))
+		if resp.StatusCode != 200 {
+			t.Fatalf("token: %d %v", resp.StatusCode, tokens)
+		}
+		return id, tokens
+	}
+	use := func(tokens map[string]any) int {
+		t.Helper()
+		resp, _ := c.send("GET", "/mcp", bearerHeader(fmt.Sprint(tokens["access_token"])), "")
+		return resp.StatusCode
+	}
+	request := func(fields map[string]any) string {
+		fields["issuer"] = c.Origin
+		data, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	if state := adminRequest(t, socket, "GET", "/mcp_auth/servers", "", 200); !strings.Contains(state, `"store":"ok"`) {
+		t.Errorf("servers: %s", state)
+	}
+	id, tokens := login()
+	list := adminRequest(t, socket, "GET", "/mcp_auth/grants?user=alice&issuer="+url.QueryEscape(c.Origin), "", 200)
+	if !strings.Contains(list, id) || strings.Contains(list, fmt.Sprint(tokens["refresh_token"])) {
+		t.Errorf("grants: %s", list)
+	}
+	adminRequest(t, socket, "POST", "/mcp_auth/grants/revoke", request(map[string]any{"user": "alice"}), 200)
+	if got := use(tokens); got != 401 {
+		t.Errorf("after all grants were revoked: %d", got)
+	}
+
+	_, tokens = login()
+	adminRequest(t, socket, "POST", "/mcp_auth/clients/revoke", request(map[string]any{"client_id": id}), 200)
+	if got := use(tokens); got != 401 {
+		t.Errorf("after the client was revoked: %d", got)
+	}
+	if resp, answer := c.refresh(id, tokens["refresh_token"]); resp.StatusCode != 401 || answer["error"] != "invalid_client" {
+		t.Errorf("refresh of a revoked client: %d %v", resp.StatusCode, answer)
+	}
+	body := fmt.Sprintf(`{"redirect_uris":[%q],"token_endpoint_auth_method":"none","client_name":"Test"}`, testRedirect)
+	if resp, text := c.send("POST", "/register", http.Header{"Content-Type": {"application/json"}}, body); resp.StatusCode != 403 || !strings.Contains(text, "access_denied") {
+		t.Errorf("registration of a revoked client: %d %s", resp.StatusCode, text)
+	}
+	adminRequest(t, socket, "POST", "/mcp_auth/clients/restore", request(map[string]any{"client_id": id}), 200)
+	adminRequest(t, socket, "POST", "/mcp_auth/clients/restore", request(map[string]any{"client_id": id}), 404)
+	_, tokens = login()
+
+	adminRequest(t, socket, "POST", "/mcp_auth/keys/rotate", request(map[string]any{}), 200)
+	if got := use(tokens); got != 200 {
+		t.Errorf("after a key rotation: %d", got)
+	}
+	adminRequest(t, socket, "POST", "/mcp_auth/keys/rotate", request(map[string]any{"drop": true}), 200)
+	if got := use(tokens); got != 401 {
+		t.Errorf("after the keys were dropped: %d", got)
+	}
+	adminRequest(t, socket, "GET", "/mcp_auth/grants?user=alice&issuer=https://unknown.example", "", 404)
+	adminRequest(t, socket, "GET", "/mcp_auth/keys/rotate", "", 405)
+}

@@ -182,7 +182,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("https://client.example/cb/%d", i)
 	}
-	w.clients.set(func(s *brokerClients) { s.clients[webClient].RedirectURIs = append(s.clients[webClient].RedirectURIs, many...) })
+	w.clients.set(func(s *brokerClients) {
+		s.clients[webClient].RedirectURIs = append(s.clients[webClient].RedirectURIs, many...)
+	})
 	b := w.browser()
 	for _, redirect := range many {
 		b.get(w.upstream.signIn(t, b.get(w.authorizeURL(webClient, "redirect_uri", redirect)).allow().location, "alice"))

@@ -26,12 +26,14 @@ func Clean(s string, limit int) string {
 			}
 			return r
 		}
-		marks = 0
 		switch {
 		case r == '\u200c' || r == '\u200d':
 			return r
 		case r == utf8.RuneError, unicode.In(r, unicode.Cf, unicode.Co, unicode.Cs):
 			return -1
+		}
+		marks = 0 // only here: what shows nothing does not part the marks of a character
+		switch {
 		case r == '\u115f' || r == '\u1160' || r == '\u3164' || r == '\uffa0' || r == '\u2800':
 			return ' ' // letters by category that show nothing
 		case unicode.IsControl(r), unicode.In(r, unicode.Zs, unicode.Zl, unicode.Zp):
