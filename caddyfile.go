@@ -137,6 +137,9 @@ func (p *authParser) finish(start position) error {
 	} else if p.brokerSetting != "" {
 		return p.brokerPlace.errorf("%s belongs to upstream and accounts, where this server issues the tokens; with %s another server does", p.brokerSetting, p.mode)
 	}
+	if err := p.handler.checkMode(p.parsed); err != nil {
+		return start.errorf("mcp_auth: %s", err)
+	}
 	p.handler.ProviderRaw = caddyconfig.JSONModuleObject(p.parsed, "mode", p.modeName, nil)
 	return nil
 }

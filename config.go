@@ -166,12 +166,14 @@ type RateLimits struct {
 	Off bool `json:"off,omitempty"`
 	// Authorize counts requests. Default: 600 in 15 minutes.
 	Authorize *RateLimit `json:"authorize,omitempty"`
-	// Token counts failures of one client. Default: 50 in 15 minutes.
+	// Token counts failures of one client from one address; an address may have 20
+	// times as many in all. Over it, requests that fail are refused; those that
+	// succeed never are. Default: 50 in 15 minutes.
 	Token *RateLimit `json:"token,omitempty"`
 	// Register counts requests. Default: 60 in an hour where each registration
 	// is forwarded to the identity provider, else 300 in 15 minutes.
 	Register *RateLimit `json:"register,omitempty"`
-	// Revoke counts failures of one client. Default: 50 in 15 minutes.
+	// Revoke counts as Token does. Default: 50 in 15 minutes.
 	Revoke *RateLimit `json:"revoke,omitempty"`
 }
 

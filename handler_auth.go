@@ -98,6 +98,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("provider: module %T is no mode", module)
 	}
+	if err := r.checkMode(mode); err != nil {
+		return err
+	}
 	app, err := appOf(ctx)
 	if err != nil {
 		return err
@@ -180,6 +183,22 @@ func (h *Handler) check() error {
 	if h.ServiceDocumentation != "" && !hasPlaceholder(h.ServiceDocumentation) {
 		if u, err := url.Parse(h.ServiceDocumentation); err != nil || u.Host == "" {
 			return fmt.Errorf("service_documentation %s: write a full URL", h.ServiceDocumentation)
+		}
+	}
+	return nil
+}
+
+// checkMode finds settings that mean nothing in a mode.
+func (h *Handler) checkMode(mode any) error {
+	if _, ok := mode.(*ResourceServerMode); !ok {
+		return nil
+	}
+	for setting, set := range map[string]bool{
+		"registration": h.Registration != nil, "rate_limit": h.RateLimits != nil, "client": len(h.Clients) > 0,
+		"service_documentation": h.ServiceDocumentation != "",
+	} {
+		if set {
+			return fmt.Errorf("%s has no meaning with authorization_server: the authorization server is elsewhere; set it there", setting)
 		}
 	}
 	return nil

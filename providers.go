@@ -309,12 +309,6 @@ func (m *ResourceServerMode) NewMode(env ModeEnv) (*Mode, error) {
 	if err := oauth.CheckIssuer(r.AuthorizationServer, env.InsecureDev); err != nil {
 		return nil, fmt.Errorf("authorization_server: %w", err)
 	}
-	if len(env.Clients) > 0 {
-		return nil, fmt.Errorf("client %s: clients are registered at the authorization server %s, not here", env.Clients[0].ClientID, r.AuthorizationServer)
-	}
-	if err := env.refuseBrokerSettings("authorization_server"); err != nil {
-		return nil, err
-	}
 	mode := &Mode{AuthorizationServers: []string{r.AuthorizationServer}}
 	if slices.Equal(r.Audience, []string{"any"}) {
 		mode.AnyAudience = true

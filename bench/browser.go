@@ -14,7 +14,9 @@ import (
 var consentRequest = regexp.MustCompile(`name="request" value="([^"]*)"`)
 
 // sdkLogin is that of the SDK's server, which signs in without asking.
-func sdkLogin(_ *authServer, first *http.Response, _ string) (*url.URL, error) { return first.Location() }
+func sdkLogin(_ *authServer, first *http.Response, _ string) (*url.URL, error) {
+	return first.Location()
+}
 
 // brokerLogin allows the client on the consent page and comes back from the
 // identity provider with a code for the user.

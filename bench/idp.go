@@ -40,6 +40,7 @@ func startIDP() (*idp, error) {
 	mux.HandleFunc("POST /token", p.token)
 	mux.HandleFunc("GET /userinfo", p.userinfo)
 	mux.HandleFunc("GET /keys", p.keys)
+	mux.HandleFunc("GET /.well-known/oauth-authorization-server", p.metadata)
 	p.server = &http.Server{Handler: mux, ReadHeaderTimeout: answerTime}
 	go func() { _ = p.server.Serve(l) }()
 	return p, nil
@@ -72,6 +73,13 @@ func (p *idp) keys(w http.ResponseWriter, _ *http.Request) {
 		"kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256",
 		"n": encode(p.key.N.Bytes()), "e": encode(big.NewInt(int64(p.key.E)).Bytes()),
 	}}})
+}
+
+func (p *idp) metadata(w http.ResponseWriter, _ *http.Request) {
+	answer(w, map[string]any{
+		"issuer": p.url, "jwks_uri": p.url + "/keys", "authorization_endpoint": p.url + "/authorize", "token_endpoint": p.url + "/token",
+		"response_types_supported": []string{"code"}, "code_challenge_methods_supported": []string{"S256"},
+	})
 }
 
 // accessToken makes a JWT of about 700 bytes for a user.

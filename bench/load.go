@@ -23,11 +23,11 @@ type load struct {
 }
 
 // newLoad starts with closed connections; each opens at its first request.
-func newLoad(addr string, connections int, make func(i int) conversation) *load {
+func newLoad(addr string, connections int, talk func(i int) conversation) *load {
 	l := new(load)
 	for i := range connections {
 		l.connections = append(l.connections, &connection{addr: addr})
-		l.conversations = append(l.conversations, make(i))
+		l.conversations = append(l.conversations, talk(i))
 	}
 	return l
 }

@@ -21,6 +21,7 @@ type variant struct {
 type sample struct {
 	cpu  time.Duration // of the server, a request
 	rate float64       // requests a second
+	took time.Duration // all of it
 }
 
 // measurement are the slices of one variant, a round each.
@@ -31,33 +32,65 @@ type measurement struct {
 	again []sample
 }
 
-// compare runs the variants one after the other, round by round, so that what
+// comparison runs variants one after the other, round by round, so that what
 // else the machine does hits all alike. The first variant is what the others
 // are compared with; it runs at the beginning and at the end of each round, and
 // the ratio of the two tells how good the measurement is.
+type comparison struct {
+	b        *bench
+	variants []variant
+	got      []*measurement
+}
+
+// compare runs all rounds.
 func (b *bench) compare(ctx context.Context, variants ...variant) ([]*measurement, error) {
-	out := make([]*measurement, len(variants))
-	for i, v := range variants {
-		out[i] = &measurement{name: v.name}
-		if _, err := b.slice(ctx, v); err != nil { // to warm up
+	c, err := b.newComparison(ctx, variants...)
+	if err != nil {
+		return nil, err
+	}
+	for range b.rounds {
+		if err := c.round(ctx); err != nil {
 			return nil, err
 		}
 	}
-	for range b.rounds {
-		for i, v := range variants {
+	return c.got, nil
+}
+
+// Servers with a JIT compiler are slow at first: each runs for warmTime, or
+// warmSlices where slices are short, before it is measured.
+const (
+	warmTime   = 3 * time.Second
+	warmSlices = 8
+)
+
+// newComparison warms the variants up.
+func (b *bench) newComparison(ctx context.Context, variants ...variant) (*comparison, error) {
+	c := &comparison{b: b, variants: variants}
+	for _, v := range variants {
+		c.got = append(c.got, &measurement{name: v.name})
+		warm := time.Duration(0)
+		for i := 0; i < warmSlices && warm < warmTime; i++ {
 			s, err := b.slice(ctx, v)
 			if err != nil {
 				return nil, err
 			}
-			out[i].samples = append(out[i].samples, s)
+			warm += s.took
 		}
-		s, err := b.slice(ctx, variants[0])
-		if err != nil {
-			return nil, err
-		}
-		out[0].again = append(out[0].again, s)
 	}
-	return out, nil
+	return c, nil
+}
+
+func (c *comparison) round(ctx context.Context) error {
+	for i, v := range c.variants {
+		s, err := c.b.slice(ctx, v)
+		if err != nil {
+			return err
+		}
+		c.got[i].samples = append(c.got[i].samples, s)
+	}
+	s, err := c.b.slice(ctx, c.variants[0])
+	c.got[0].again = append(c.got[0].again, s)
+	return err
 }
 
 func (b *bench) slice(ctx context.Context, v variant) (sample, error) {
@@ -81,7 +114,7 @@ func (b *bench) slice(ctx context.Context, v variant) (sample, error) {
 	if requests == 0 {
 		return sample{}, fmt.Errorf("%s: no request in %s", v.name, took)
 	}
-	return sample{cpu: (after - before) / time.Duration(requests), rate: float64(requests) / took.Seconds()}, nil
+	return sample{cpu: (after - before) / time.Duration(requests), rate: float64(requests) / took.Seconds(), took: took}, nil
 }
 
 func cpuOf(s sample) float64  { return float64(s.cpu) }

@@ -101,7 +101,7 @@ func (b *bench) startCaddy(ctx context.Context, name, globals, sites, ready stri
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	c := &caddy{admin: "127.0.0.1:" + strconv.Itoa(freePort())}
+	c := &caddy{admin: freeAddr()}
 	config := filepath.Join(dir, "Caddyfile")
 	text := fmt.Sprintf("{\n\tadmin %s\n\tpersist_config off\n\tauto_https off\n\tstorage file_system %q\n\tlog {\n\t\tlevel WARN\n\t}\n%s}\n%s",
 		c.admin, filepath.Join(dir, "storage"), globals, sites)
@@ -127,12 +127,21 @@ func (b *bench) startCaddy(ctx context.Context, name, globals, sites, ready stri
 	}
 }
 
-// freePort is a TCP port on which nothing listened a moment ago.
-func freePort() int {
+// freeAddr is a TCP address on which nothing listened a moment ago.
+func freeAddr() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err) // no loopback, no benchmark
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return l.Addr().String()
+}
+
+// newListener takes a port and prints it.
+func newListener() (net.Listener, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	return l, json.NewEncoder(os.Stdout).Encode(listening{l.Addr().(*net.TCPAddr).Port})
 }

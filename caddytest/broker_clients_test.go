@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -214,11 +216,14 @@ func startMCPRemote(t *testing.T, dir, endpoint string) (*mcpRemote, error) {
 }
 
 // visitAndReturn signs in and loads the client's own page, as a browser does.
+// mcp-remote may print the URL a moment before it listens; a person would
+// reload the page then.
 func visitAndReturn(ctx context.Context, t *testing.T, target string) error {
-	_, after, _ := strings.Cut(target, "redirect_uri=")
-	encoded, _, _ := strings.Cut(after, "&")
-	redirectURI := strings.NewReplacer("%3A", ":", "%2F", "/").Replace(encoded)
-	answer, err := follow(ctx, t, target, redirectURI)
+	u, err := url.Parse(target)
+	if err != nil {
+		return err
+	}
+	answer, err := follow(ctx, t, target, u.Query().Get("redirect_uri"))
 	if err != nil {
 		return err
 	}
@@ -226,15 +231,20 @@ func visitAndReturn(ctx context.Context, t *testing.T, target string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.DefaultClient.Do(req)
+		if errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(deadline) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("the client's page answered %s", resp.Status)
+		}
+		return nil
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the client's page answered %s", resp.Status)
-	}
-	return nil
 }
 
 // spoilAccessToken makes the access token in what mcp-remote keeps one that is

@@ -298,10 +298,10 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	const server = "authorization_server https://idp.example.com\n"
 	const proxy = "proxy {\nissuer https://idp.example.com\naudience https://mcp.example.com/mcp\n}\n"
 	for _, row := range []struct{ name, globals, site, want string }{
-		{"unset variable", "", site(server + "service_documentation {env.MCPAUTH_TEST_NOT_SET}"), "MCPAUTH_TEST_NOT_SET"},
-		{"empty variable", "", site(server + "service_documentation {env.MCPAUTH_TEST_EMPTY}"), "MCPAUTH_TEST_EMPTY"},
+		{"unset variable", "", site(proxy + "service_documentation {env.MCPAUTH_TEST_NOT_SET}"), "MCPAUTH_TEST_NOT_SET"},
+		{"empty variable", "", site(proxy + "service_documentation {env.MCPAUTH_TEST_EMPTY}"), "MCPAUTH_TEST_EMPTY"},
 		{"missing file", "", site(proxy + "client a {\nsecret {file./nowhere/secret}\nredirect_uris https://a.example/cb\n}"), "/nowhere/secret"},
-		{"request placeholder", "", site(server + "service_documentation https://{host}/"), "http.request.host"},
+		{"request placeholder", "", site(proxy + "service_documentation https://{host}/"), "http.request.host"},
 		{"request placeholder in the issuer", "", "{ORIGIN} {\nmcp_auth https://{host} {\n" + server + "}\n}", "http.request.host"},
 		{"short key", "\tmcp_auth {\n\t\tencryption_key short\n\t}", site(proxy), "openssl rand"},
 		{"issuer twice, different", "", site(server) + "\nhttp://other.localhost:{PORT} {\nmcp_auth {ORIGIN} {\n" + proxy + "}\n}", "configured twice"},
@@ -310,7 +310,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		{"path rule outside its resource", "", site(server + "resource /mcp {\npath /other x\n}"), "/other"},
 		{"implication in a circle", "", site(server + "resource /mcp {\nimplies a b\nimplies b a\n}"), "implies"},
 		{"proxy without clients", "", site(strings.Replace(proxy, "issuer https://idp.example.com", "authorization_url https://idp.example.com/a\ntoken_url https://idp.example.com/t\nverify jwt {\njwks_uri https://idp.example.com/k\n}", 1)), "client"},
-		{"clients in resource-server mode", "", site(server + "client a {\nredirect_uris https://a.example/cb\n}"), "registered at the authorization server"},
+		{"clients in resource-server mode", "", site(server + "client a {\nredirect_uris https://a.example/cb\n}"), "no meaning with authorization_server"},
 		{"symmetric algorithm", "", site("authorization_server https://idp.example.com {\nverify jwt {\nalgorithms HS256\n}\n}"), "HS256"},
 		{"http upstream", "", site("proxy {\nissuer http://idp.example.com\naudience any\n}"), "https"},
 		{"verify introspection without credentials", "", site("authorization_server https://idp.example.com {\nverify introspection\n}"), "client_id"},
@@ -419,5 +419,46 @@ func TestValidateTouchesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(c.dir, "storage", "mcp_auth")); !os.IsNotExist(err) {
 		t.Errorf("validating left something in the storage: %v", err)
+	}
+}
+
+// TestProxyRelays: what reaches the identity provider is the client's request
+// in the client's upstream name.
+func TestProxyRelays(t *testing.T) {
+	idp := newScriptedIDP(t)
+	c := loadCaddy(t, fmt.Sprintf(scriptedProxySite, idp.URL, "", "localhost:1"))
+	id := c.register(testRedirect)
+	resp, _ := c.send("GET", authorizeTarget(id, "s")+"&resource="+url.QueryEscape(c.Origin+"/mcp/"), nil, "")
+	location, err := url.Parse(resp.Header.Get("Location"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := url.Values{
+		"client_id": {"upstream-1"}, "response_type": {"code"}, "redirect_uri": {testRedirect}, "code_challenge": {testChallenge},
+		"code_challenge_method": {"S256"}, "state": {"s"}, "scope": {"mcp:read"}, "resource": {c.Origin + "/mcp"},
+	}
+	if diff := cmp.Diff(want, location.Query()); diff != "" {
+		t.Errorf("authorization request (-want +got):\n%s", diff)
+	}
+	if _, answer := c.token(codeForm(id)); answer["refresh_token"] == "upstream-refresh" || answer["refresh_token"] == nil {
+		t.Errorf("the upstream's refresh token is not bound to the client: %v", answer)
+	}
+	request := idp.last("/token")
+	wantForm := map[string][]string{
+		"grant_type": {"authorization_code"}, "client_id": {"upstream-1"}, "code": {"secret-code-4711"},
+		"code_verifier": {testVerifier}, "redirect_uri": {testRedirect},
+	}
+	if diff := cmp.Diff(wantForm, request.Form); diff != "" {
+		t.Errorf("token request (-want +got):\n%s", diff)
+	}
+	if got := request.Header.Get("Accept"); got != "application/json" {
+		t.Errorf("Accept is %q", got)
+	}
+	other := c.register("https://other.example/callback")
+	_, tokens := c.token(codeForm(id))
+	before := idp.count("/token")
+	resp, answer := c.token(url.Values{"grant_type": {"refresh_token"}, "client_id": {other}, "refresh_token": {fmt.Sprint(tokens["refresh_token"])}})
+	if resp.StatusCode != 400 || answer["error"] != "invalid_grant" || idp.count("/token") != before {
+		t.Errorf("another client's refresh token: %d %v", resp.StatusCode, answer)
 	}
 }

@@ -51,7 +51,7 @@ func NewEntra(o EntraOptions) (Upstream, error) {
 		return nil, fmt.Errorf("tenant %q: write the tenant id, one of its domains, or common, organizations or consumers", o.Tenant)
 	}
 	if _, ok := o.Params["resource"]; ok {
-		return nil, errors.New("Entra refuses the parameter resource: write the scope of the API in full, as in api://<id>/<scope>")
+		return nil, errors.New("the parameter resource is refused by Entra: write the scope of the API in full, as in api://<id>/<scope>")
 	}
 	if o.BaseURL == "" {
 		o.BaseURL = "https://login.microsoftonline.com"

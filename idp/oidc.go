@@ -34,9 +34,6 @@ func NewOIDC(o OIDCOptions) (Upstream, error) {
 type quirks struct {
 	name string
 	open bool // everybody can have an account there
-	// discoverFrom is the issuer from which the discovery URL is made; the
-	// issuer if empty.
-	discoverFrom string
 	// acceptsIssuer judges the issuer of the metadata document; nil wants the
 	// configured one.
 	acceptsIssuer func(string) error

@@ -170,7 +170,6 @@ type verifiedToken struct {
 	grant      grantID
 	generation uint32
 	keyID      string
-	issued     time.Time
 }
 
 func refuseToken(description string, cause error) error {
@@ -315,14 +314,14 @@ func (g *Grants) parseTokenPayload(segment string, now time.Time) (*verifiedToke
 		return nil, refuseToken("Token was not issued by the expected authorization server", nil)
 	}
 	exp, err1 := unixClaim(claims, "exp")
-	iat, err2 := unixClaim(claims, "iat")
+	_, err2 := unixClaim(claims, "iat")
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, refuseToken("Token is malformed", err)
 	}
 	if !now.Before(exp) {
 		return nil, refuseToken("Token has expired", fmt.Errorf("it expired %s ago", now.Sub(exp)))
 	}
-	t := &verifiedToken{issued: iat}
+	t := &verifiedToken{}
 	var jti [jtiSize]byte
 	gid, _ := claims[GrantIDClaim].(string)
 	id, ok := parseGrantID(gid)

@@ -3,17 +3,13 @@ package proxyprovider
 import (
 	"context"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -117,19 +113,12 @@ type ConsentConfig struct {
 // goroutine.
 type Broker struct {
 	*Grants
+	*browserFlow
 
-	cfg    BrokerConfig
-	site   *pages.Site
-	base   string // path of the base URL, without a trailing slash
-	origin string // of the base URL
-	jar    cookieNames
-	seals  *firstSuccess[*brokerSeals]
+	cfg *BrokerConfig
 	// flights makes concurrent loads of one callback share one exchange.
 	flights singleflight.Group
 }
-
-// brokerSeals seal what the browser carries.
-type brokerSeals struct{ form, transaction, memory, session *seal.Sealer }
 
 // NewBroker checks the configuration. It does no I/O.
 func NewBroker(cfg BrokerConfig) (*Broker, error) {
@@ -144,49 +133,20 @@ func NewBroker(cfg BrokerConfig) (*Broker, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	base, err := url.Parse(cfg.BaseURL)
+	flow, err := newBrowserFlow(&cfg, cfg.Issuer)
 	if err != nil {
-		return nil, fmt.Errorf("base URL: %w", err)
+		return nil, err
 	}
-	origin, err := oauth.Origin(cfg.BaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("base URL: %w", err)
+	if cfg.Upstream != nil {
+		flow.provider = pages.Clean(cfg.Upstream.Name(), maxShownName)
 	}
-	site, err := pages.NewSite(pages.Brand{Title: cfg.Consent.Title, Logo: cfg.Consent.LogoURL, Color: cfg.Consent.Color})
-	if err != nil {
-		return nil, fmt.Errorf("consent: %w", err)
-	}
-	return &Broker{
-		Grants: cfg.Grants,
-		cfg:    cfg,
-		site:   site,
-		base:   strings.TrimRight(base.Path, "/"),
-		origin: origin,
-		jar:    newCookieNames(cfg.Issuer, base.Scheme == "https"),
-		seals: newFirstSuccess(func() (*brokerSeals, error) {
-			ring, err := cfg.Keys()
-			if err != nil {
-				return nil, oauth.ErrServerError.Describe("The server cannot open its encryption key").Because(err)
-			}
-			return &brokerSeals{
-				form:        ring.Sealer(seal.PurposeConsentForm, cfg.Issuer),
-				transaction: ring.Sealer(seal.PurposeTransaction, cfg.Issuer),
-				memory:      ring.Sealer(seal.PurposeConsentMemory, cfg.Issuer),
-				session:     ring.Sealer(seal.PurposeSession, cfg.Issuer),
-			}, nil
-		}),
-	}, nil
+	flow.connections = flow.path(connectionsPath)
+	return &Broker{Grants: cfg.Grants, browserFlow: flow, cfg: &cfg}, nil
 }
 
 func (cfg *BrokerConfig) setDefaults() error {
-	if cfg.BaseURL == "" {
-		cfg.BaseURL = cfg.Issuer
-	}
-	switch prefix := cfg.EndpointPrefix; {
-	case prefix == "":
-		cfg.EndpointPrefix = defaultEndpointPrefix
-	case !strings.HasPrefix(prefix, "/") || strings.HasSuffix(prefix, "/") || strings.ContainsAny(prefix, "?#%;\\ "):
-		return fmt.Errorf("the endpoint prefix %q is not a path such as %s", prefix, defaultEndpointPrefix)
+	if err := cfg.setFlowDefaults(); err != nil {
+		return err
 	}
 	if err := cfg.Allow.Validate(); err != nil {
 		return err
@@ -197,41 +157,7 @@ func (cfg *BrokerConfig) setDefaults() error {
 		}
 		cfg.Allow = idp.Rules{{Any: true}}
 	}
-	switch remember := &cfg.Consent.Remember; {
-	case *remember == 0:
-		*remember = defaultRemember
-	case *remember > maxRemember:
-		return errors.New("consent is remembered for 400 days at most: browsers keep no cookie longer")
-	}
-	preregistered, _ := cfg.ClientStore.(authserver.PreregisteredStore)
-	for _, id := range cfg.Consent.Skip {
-		known := preregistered != nil &&
-			preregistered.Preregistered(&oauth.Client{ClientInformation: oauth.ClientInformation{ClientID: id}})
-		if !known && !isMetadataDocument(id) {
-			return fmt.Errorf("consent cannot be skipped for %q: name a preregistered client, or one by the URL of its metadata document", id)
-		}
-	}
-	if cfg.ClientIP == nil {
-		cfg.ClientIP = remoteAddress
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
 	return nil
-}
-
-func remoteAddress(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 // isMetadataDocument reports whether a client id is the URL of a client ID
@@ -270,14 +196,6 @@ func (b *Broker) Endpoints() map[string]http.Handler {
 		endpoints[prefix+callbackPath] = b.browserEndpoint(b.serveCallback, http.MethodGet)
 	}
 	return endpoints
-}
-
-// path is where the browser finds an endpoint on this site.
-func (b *Broker) path(endpoint string) string { return b.base + b.cfg.EndpointPrefix + endpoint }
-
-// callbackURL is our redirect URI at the upstream. Each issuer has its own.
-func (b *Broker) callbackURL() string {
-	return oauth.JoinURL(b.cfg.BaseURL, b.cfg.EndpointPrefix+callbackPath)
 }
 
 // Authorize implements authserver.Provider: it shows the consent page, or goes
@@ -389,22 +307,6 @@ func (b *Broker) grantedScopes(c *oauth.Client, resource string, requested []str
 // offlineAccess is the scope that asks for a refresh token. It is no resource's.
 const offlineAccess = "offline_access"
 
-// preregistered reports whether the operator vouches for the client.
-func (b *Broker) preregistered(c *oauth.Client) bool {
-	store, ok := b.cfg.ClientStore.(authserver.PreregisteredStore)
-	return ok && store.Preregistered(c)
-}
-
-// metadataHash is of what a client says about itself: if that changes, consent
-// is asked for again.
-func metadataHash(c *oauth.Client) (digest, error) {
-	data, err := json.Marshal(c.ClientMetadata)
-	if err != nil {
-		return digest{}, fmt.Errorf("the metadata of a client: %w", err)
-	}
-	return sha256.Sum256(data), nil
-}
-
 // signIn takes the user to the sign-in, once the client is approved.
 func (b *Broker) signIn(w http.ResponseWriter, r *http.Request, seals *brokerSeals, tx *transaction) error {
 	if err := tx.start(b.cfg.Rand, b.cfg.Now()); err != nil {
@@ -476,31 +378,6 @@ func (b *Broker) createGrant(ctx context.Context, c *oauth.Client, tx *transacti
 	b.cfg.Logger.Info("access granted", "client_hash", hashID(request.clientID), "user", accountLabel(who),
 		"resource", request.resource, "scope", oauth.JoinScope(request.scopes))
 	return b.answerTo(request).SuccessURL(code)
-}
-
-// answerTo is what an answer to the client needs.
-func (b *Broker) answerTo(request *authRequest) authserver.AuthorizationParams {
-	return authserver.AuthorizationParams{RedirectURI: request.redirectURI, State: request.state, Issuer: b.cfg.Issuer}
-}
-
-// currentClient returns the client of a request as it is now. It must be what
-// the user saw.
-func (b *Broker) currentClient(ctx context.Context, request *authRequest) (*oauth.Client, error) {
-	c, err := b.cfg.ClientStore.GetClient(ctx, request.clientID)
-	if err != nil {
-		if errors.Is(err, oauth.ErrInvalidClient) {
-			return nil, problem("client.gone", http.StatusBadRequest, err)
-		}
-		return nil, err
-	}
-	hash, err := metadataHash(c)
-	switch {
-	case err != nil:
-		return nil, err
-	case hash != request.metadataHash, !oauth.MatchRedirectURI(c.RedirectURIs, request.redirectURI):
-		return nil, problem("client.gone", http.StatusBadRequest, errors.New("the client's metadata changed during the login"))
-	}
-	return c, nil
 }
 
 // accountLabel names a user in the log and on pages.

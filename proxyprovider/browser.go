@@ -32,7 +32,7 @@ type browserHandler func(w http.ResponseWriter, r *http.Request) error
 
 // browserEndpoint is what all of them have in common. There is no CORS here
 // (OAuth 2.1 §3.1).
-func (b *Broker) browserEndpoint(serve browserHandler, methods ...string) http.Handler {
+func (b *browserFlow) browserEndpoint(serve browserHandler, methods ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
@@ -102,7 +102,7 @@ func asNotice(err error) *notice {
 
 // refuse answers with a page about err, or JSON for callers that want no HTML.
 // It is the only writer of the broker's own errors.
-func (b *Broker) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (b *browserFlow) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	n := asNotice(err)
 	b.logNotice(r, n)
 	e := n.oauthError()
@@ -153,7 +153,7 @@ func (n *notice) oauthError() *oauth.Error {
 }
 
 // logNotice says what only the operator may know.
-func (b *Broker) logNotice(r *http.Request, n *notice) {
+func (b *browserFlow) logNotice(r *http.Request, n *notice) {
 	attrs := []any{"endpoint", r.URL.Path, "reason", n.key, "remote_ip", b.cfg.ClientIP(r)}
 	if n.cause != nil {
 		attrs = append(attrs, "cause", n.cause.Error())
@@ -183,7 +183,7 @@ func seeOther(w http.ResponseWriter, location string) error {
 }
 
 // readBrowserForm reads a form that our own page sent.
-func (b *Broker) readBrowserForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+func (b *browserFlow) readBrowserForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if err := b.checkSameOrigin(r); err != nil {
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func (b *Broker) readBrowserForm(w http.ResponseWriter, r *http.Request) (url.Va
 // own forms, because our pages have Referrer-Policy: no-referrer (Fetch, "append
 // a request Origin header"). So this comes on top of the token in the form, which
 // is bound to the browser, and does not stand in for it.
-func (b *Broker) checkSameOrigin(r *http.Request) error {
+func (b *browserFlow) checkSameOrigin(r *http.Request) error {
 	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
 	switch {
 	case site != "" && site != "same-origin",
@@ -232,7 +232,7 @@ func (b *Broker) checkSameOrigin(r *http.Request) error {
 type browserID [16]byte
 
 // browser returns the id of the browser, a new one if it has none.
-func (b *Broker) browser(w http.ResponseWriter, r *http.Request) (browserID, error) {
+func (b *browserFlow) browser(w http.ResponseWriter, r *http.Request) (browserID, error) {
 	if id, ok := b.knownBrowser(r); ok {
 		return id, nil
 	}
@@ -244,14 +244,14 @@ func (b *Broker) browser(w http.ResponseWriter, r *http.Request) (browserID, err
 	return id, nil
 }
 
-func (b *Broker) knownBrowser(r *http.Request) (id browserID, ok bool) {
+func (b *browserFlow) knownBrowser(r *http.Request) (id browserID, ok bool) {
 	ok = decodeExactly(id[:], cookie(r, b.jar.browser))
 	return id, ok
 }
 
 // sealForm returns the hidden field of a form. It is good until its login is too
 // old.
-func (b *Broker) sealForm(w http.ResponseWriter, r *http.Request, seals *brokerSeals, kind, account string, tx *transaction) (string, error) {
+func (b *browserFlow) sealForm(w http.ResponseWriter, r *http.Request, seals *brokerSeals, kind, account string, tx *transaction) (string, error) {
 	id, err := b.browser(w, r)
 	if err != nil {
 		return "", err
@@ -260,7 +260,7 @@ func (b *Broker) sealForm(w http.ResponseWriter, r *http.Request, seals *brokerS
 }
 
 // openForm is the inverse of sealForm, in the same browser only.
-func (b *Broker) openForm(r *http.Request, seals *brokerSeals, kind, sealed string) (*browserForm, error) {
+func (b *browserFlow) openForm(r *http.Request, seals *brokerSeals, kind, sealed string) (*browserForm, error) {
 	plaintext, err := seals.form.Open(sealed, b.cfg.Now(), kind)
 	switch {
 	case errors.Is(err, seal.ErrExpired):

@@ -80,7 +80,7 @@ func callbackQuery(r *http.Request) (url.Values, error) {
 // takeTransaction returns the login that this browser began with that state, and
 // removes its cookies. State alone proves nothing: an attacker can have a state
 // and a code of his own (login CSRF).
-func (b *Broker) takeTransaction(w http.ResponseWriter, r *http.Request, seals *brokerSeals, query url.Values) (*transaction, error) {
+func (b *browserFlow) takeTransaction(w http.ResponseWriter, r *http.Request, seals *brokerSeals, query url.Values) (*transaction, error) {
 	var id [32]byte
 	if states := query["state"]; len(states) != 1 || !decodeExactly(id[:], states[0]) {
 		return nil, problem("lost", http.StatusBadRequest, errors.New("the callback has no state of ours"))

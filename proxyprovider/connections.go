@@ -42,7 +42,7 @@ func (b *Broker) askConnectionsLogin(w http.ResponseWriter, r *http.Request, sea
 		return err
 	}
 	b.site.WriteConnections(w, r, pages.Speak(r, ""), pages.Connections{
-		Action: b.path(connectionsPath), Token: token, SignIn: true, Provider: b.providerName(),
+		Action: b.path(connectionsPath), Token: token, SignIn: true, Provider: b.provider,
 	})
 	return nil
 }

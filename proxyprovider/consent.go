@@ -1,6 +1,7 @@
 package proxyprovider
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -23,7 +24,7 @@ const (
 
 // askConsent shows the consent page. who is set if the question comes after the
 // login, because it was somebody else who allowed the client before.
-func (b *Broker) askConsent(w http.ResponseWriter, r *http.Request, seals *brokerSeals, c *oauth.Client, tx *transaction, who *idp.Identity) error {
+func (b *browserFlow) askConsent(w http.ResponseWriter, r *http.Request, seals *brokerSeals, c *oauth.Client, tx *transaction, who *idp.Identity) error {
 	asked := *tx
 	asked.approval = notYet
 	account := ""
@@ -42,14 +43,15 @@ func (b *Broker) askConsent(w http.ResponseWriter, r *http.Request, seals *broke
 		return err
 	}
 	request := &tx.request
+	resource := cmp.Or(request.resource, b.unnamed)
 	page := pages.Consent{
 		Action:      b.path(consentPath),
 		Request:     form,
 		Client:      b.shownClient(c),
-		Resource:    pages.ConsentResource{Name: b.resourceName(request.resource), URL: request.resource},
+		Resource:    pages.ConsentResource{Name: b.resourceName(resource), URL: resource},
 		Redirect:    shownRedirect(request.redirectURI),
-		Provider:    b.providerName(),
-		Connections: b.path(connectionsPath),
+		Provider:    b.provider,
+		Connections: b.connections,
 	}
 	page.Redirect.Foreign = page.Client.Document && !page.Client.Preregistered && !sameHost(c.ClientID, request.redirectURI)
 	for _, scope := range request.scopes {
@@ -65,16 +67,8 @@ func (b *Broker) askConsent(w http.ResponseWriter, r *http.Request, seals *broke
 	return nil
 }
 
-// providerName is who signs people in, "" for local accounts.
-func (b *Broker) providerName() string {
-	if b.cfg.Upstream == nil {
-		return ""
-	}
-	return pages.Clean(b.cfg.Upstream.Name(), maxShownName)
-}
-
 // shownClient is what the page says of the client.
-func (b *Broker) shownClient(c *oauth.Client) pages.ConsentClient {
+func (b *browserFlow) shownClient(c *oauth.Client) pages.ConsentClient {
 	shown := pages.ConsentClient{
 		Name:          pages.Clean(c.ClientName, maxShownName),
 		Preregistered: b.preregistered(c),
@@ -91,7 +85,7 @@ func (b *Broker) shownClient(c *oauth.Client) pages.ConsentClient {
 }
 
 // resourceName is what people call the resource.
-func (b *Broker) resourceName(resource string) string {
+func (b *browserFlow) resourceName(resource string) string {
 	if name := pages.Clean(b.cfg.ResourceNames[resource], maxShownName); name != "" {
 		return name
 	}
@@ -132,32 +126,11 @@ func mayBeSilent(uri string) bool {
 
 // serveConsent takes the user's answer.
 func (b *Broker) serveConsent(w http.ResponseWriter, r *http.Request) error {
-	values, err := b.readBrowserForm(w, r)
-	if err != nil {
-		return err
-	}
-	seals, err := b.seals.get()
-	if err != nil {
-		return err
-	}
-	form, err := b.openForm(r, seals, consentForm, values.Get("request"))
-	if err != nil {
+	seals, form, err := b.consentAnswer(w, r)
+	if err != nil || form == nil {
 		return err
 	}
 	tx := form.tx
-	if tx.purpose != forClient {
-		return problem("tampered", http.StatusBadRequest, errors.New("a consent form that is for no client"))
-	}
-	if _, err := b.currentClient(r.Context(), &tx.request); err != nil {
-		return err
-	}
-	switch values.Get("decision") {
-	case "deny":
-		return b.tellClient(w, r, &tx.request, oauth.ErrAccessDenied.Describe("The user denied access"))
-	case "allow":
-	default:
-		return problem("tampered", http.StatusBadRequest, errors.New("a consent form without an answer"))
-	}
 	tx.approval = clicked
 	if form.account != "" {
 		return b.allowAsAccount(w, r, seals, form)
@@ -168,9 +141,40 @@ func (b *Broker) serveConsent(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// consentAnswer reads the user's answer. Without an error, the form is nil if the
+// user denied access and has been sent back to the client.
+func (b *browserFlow) consentAnswer(w http.ResponseWriter, r *http.Request) (*brokerSeals, *browserForm, error) {
+	values, err := b.readBrowserForm(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	seals, err := b.seals.get()
+	if err != nil {
+		return nil, nil, err
+	}
+	form, err := b.openForm(r, seals, consentForm, values.Get("request"))
+	if err != nil {
+		return nil, nil, err
+	}
+	tx := form.tx
+	if tx.purpose != forClient {
+		return nil, nil, problem("tampered", http.StatusBadRequest, errors.New("a consent form that is for no client"))
+	}
+	if _, err := b.currentClient(r.Context(), &tx.request); err != nil {
+		return nil, nil, err
+	}
+	switch values.Get("decision") {
+	case "deny":
+		return nil, nil, b.tellClient(w, r, &tx.request, oauth.ErrAccessDenied.Describe("The user denied access"))
+	case "allow":
+		return seals, form, nil
+	}
+	return nil, nil, problem("tampered", http.StatusBadRequest, errors.New("a consent form without an answer"))
+}
+
 // tellClient sends the browser to the client with an error. The redirect URI was
 // proven when the login began, and is still the client's.
-func (b *Broker) tellClient(w http.ResponseWriter, r *http.Request, request *authRequest, err error) error {
+func (b *browserFlow) tellClient(w http.ResponseWriter, r *http.Request, request *authRequest, err error) error {
 	e := oauth.AsError(err)
 	attrs := []any{"client_hash", hashID(request.clientID), "error", e.Code, "description", e.Description, "remote_ip", b.cfg.ClientIP(r)}
 	if cause := e.Unwrap(); cause != nil {
@@ -192,7 +196,7 @@ func (b *Broker) tellClient(w http.ResponseWriter, r *http.Request, request *aut
 }
 
 // silentApproval tells whether the client need not be asked for.
-func (b *Broker) silentApproval(seals *brokerSeals, r *http.Request, c *oauth.Client, request *authRequest) approval {
+func (b *browserFlow) silentApproval(seals *brokerSeals, r *http.Request, c *oauth.Client, request *authRequest) approval {
 	switch {
 	case !mayBeSilent(request.redirectURI):
 		return notYet

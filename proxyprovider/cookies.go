@@ -106,7 +106,7 @@ func (n *cookieNames) ours(name string) bool {
 
 // StripCookies removes our cookies from a request that is passed on: they are
 // nobody else's business. Others stay byte for byte.
-func (b *Broker) StripCookies(r *http.Request) {
+func (b *browserFlow) StripCookies(r *http.Request) {
 	headers := r.Header["Cookie"]
 	if !slices.ContainsFunc(headers, func(h string) bool { return strings.Contains(h, b.jar.suffix) }) {
 		return
@@ -133,7 +133,7 @@ func (b *Broker) StripCookies(r *http.Request) {
 
 // setTransaction puts the transaction into the browser, in two cookies if one
 // cannot hold it. The oldest logins under way give way.
-func (b *Broker) setTransaction(w http.ResponseWriter, r *http.Request, seals *brokerSeals, tx *transaction) error {
+func (b *browserFlow) setTransaction(w http.ResponseWriter, r *http.Request, seals *brokerSeals, tx *transaction) error {
 	sealed, err := seals.transaction.Seal(tx.encode(), b.cfg.Now().Add(loginTime))
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ type pendingLogin struct {
 }
 
 // dropOldest makes room for a transaction of that size.
-func (b *Broker) dropOldest(w http.ResponseWriter, r *http.Request, seals *brokerSeals, size int) {
+func (b *browserFlow) dropOldest(w http.ResponseWriter, r *http.Request, seals *brokerSeals, size int) {
 	var pending []pendingLogin
 	for _, c := range r.Cookies() {
 		digits, ok := b.jar.transaction(c.Name)
@@ -182,13 +182,13 @@ func (b *Broker) dropOldest(w http.ResponseWriter, r *http.Request, seals *broke
 }
 
 // joined puts the parts of a transaction's cookie together.
-func (b *Broker) joined(r *http.Request, digits string) string {
+func (b *browserFlow) joined(r *http.Request, digits string) string {
 	names := b.jar.parts(digits)
 	return cookie(r, names[0]) + cookie(r, names[1])
 }
 
 // openTransaction reads the transaction from its cookies.
-func (b *Broker) openTransaction(r *http.Request, seals *brokerSeals, digits string) (*transaction, error) {
+func (b *browserFlow) openTransaction(r *http.Request, seals *brokerSeals, digits string) (*transaction, error) {
 	sealed := b.joined(r, digits)
 	if sealed == "" || len(sealed) > 2*cookiePart {
 		return nil, seal.ErrInvalid
@@ -201,7 +201,7 @@ func (b *Broker) openTransaction(r *http.Request, seals *brokerSeals, digits str
 }
 
 // clearTransaction removes the cookies of a transaction that are there.
-func (b *Broker) clearTransaction(w http.ResponseWriter, r *http.Request, digits string) {
+func (b *browserFlow) clearTransaction(w http.ResponseWriter, r *http.Request, digits string) {
 	for _, name := range b.jar.parts(digits) {
 		if len(r.CookiesNamed(name)) > 0 {
 			b.jar.clear(w, name)

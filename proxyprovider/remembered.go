@@ -59,7 +59,7 @@ func (m *memory) covers(n *memory) bool {
 
 // remembers reports whether the request was allowed in this browser before, by
 // the user if one is given.
-func (b *Broker) remembers(seals *brokerSeals, r *http.Request, request *authRequest, user *userHash) bool {
+func (b *browserFlow) remembers(seals *brokerSeals, r *http.Request, request *authRequest, user *userHash) bool {
 	if b.cfg.Consent.Remember < 0 {
 		return false
 	}
@@ -95,7 +95,7 @@ func (b *Broker) remember(w http.ResponseWriter, r *http.Request, seals *brokerS
 
 // memories returns what the browser remembers, the oldest first. A cookie that
 // is no good remembers nothing.
-func (b *Broker) memories(seals *brokerSeals, r *http.Request) []memory {
+func (b *browserFlow) memories(seals *brokerSeals, r *http.Request) []memory {
 	sealed := cookie(r, b.jar.memory)
 	if sealed == "" {
 		return nil

@@ -1,6 +1,7 @@
 package proxyprovider
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -16,7 +17,8 @@ const maxSealedID = 1024
 // sealedClient is what the client_id of a registered client holds: all that is
 // remembered of it.
 //
-// As bytes: format (1), method, grant types and application type (1 each, bits
+// As bytes: format (1, or 2 for a client that is registered upstream with our
+// callback), for format 2 what tells that callback from others (8), method, grant types and application type (1 each, bits
 // below), secret expiry (uvarint, seconds since 1970), then as strings with
 // their length before them: upstream client_id, secret, name, scope, and the
 // redirect URIs up to the end.
@@ -30,9 +32,24 @@ type sealedClient struct {
 	applicationType string
 	name            string
 	scope           string
+	// callback is our redirect URI that was registered upstream in place of the
+	// client's own; the zero value if those were.
+	callback callbackHash
 }
 
-const sealedClientFormat = 1
+const (
+	directClientFormat  = 1
+	relayedClientFormat = 2
+)
+
+// callbackHash tells a callback URL of ours from others. Being sealed, it need
+// not withstand who looks for a collision.
+type callbackHash [8]byte
+
+func hashCallback(url string) callbackHash {
+	sum := sha256.Sum256([]byte(url))
+	return callbackHash(sum[:8])
+}
 
 var errSealedClient = errors.New("the sealed client cannot be read")
 
@@ -60,7 +77,11 @@ func (c *sealedClient) encode() []byte {
 			grants |= 1 << i
 		}
 	}
-	b := []byte{sealedClientFormat, byte(method), byte(grants), byte(application)}
+	b := []byte{directClientFormat}
+	if c.callback != (callbackHash{}) {
+		b = append([]byte{relayedClientFormat}, c.callback[:]...)
+	}
+	b = append(b, byte(method), byte(grants), byte(application))
 	b = binary.AppendUvarint(b, uint64(max(c.secretExpiresAt, 0))) //nolint:gosec // not negative
 	for _, s := range append([]string{c.upstreamID, c.secret, c.name, c.scope}, c.redirectURIs...) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
@@ -71,17 +92,27 @@ func (c *sealedClient) encode() []byte {
 
 // decodeSealedClient is the inverse of encode.
 func decodeSealedClient(b []byte) (*sealedClient, error) {
-	if len(b) < 4 || b[0] != sealedClientFormat ||
-		int(b[1]) >= len(sealedMethods()) || int(b[2]) >= 1<<len(sealedGrantTypes()) || int(b[3]) >= len(sealedApplicationTypes()) {
+	c := new(sealedClient)
+	switch {
+	case len(b) > 0 && b[0] == directClientFormat:
+		b = b[1:]
+	case len(b) > len(c.callback) && b[0] == relayedClientFormat && callbackHash(b[1:1+len(c.callback)]) != callbackHash{}:
+		c.callback = callbackHash(b[1 : 1+len(c.callback)])
+		b = b[1+len(c.callback):]
+	default:
 		return nil, errSealedClient
 	}
-	c := &sealedClient{method: sealedMethods()[b[1]], applicationType: sealedApplicationTypes()[b[3]]}
+	if len(b) < 3 ||
+		int(b[0]) >= len(sealedMethods()) || int(b[1]) >= 1<<len(sealedGrantTypes()) || int(b[2]) >= len(sealedApplicationTypes()) {
+		return nil, errSealedClient
+	}
+	c.method, c.applicationType = sealedMethods()[b[0]], sealedApplicationTypes()[b[2]]
 	for i, g := range sealedGrantTypes() {
-		if b[2]&(1<<i) != 0 {
+		if b[1]&(1<<i) != 0 {
 			c.grantTypes = append(c.grantTypes, g)
 		}
 	}
-	b = b[4:]
+	b = b[3:]
 	expiry, n := binary.Uvarint(b)
 	if n <= 0 || expiry > 1<<62 {
 		return nil, errSealedClient

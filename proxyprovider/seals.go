@@ -23,7 +23,10 @@ type sealers struct {
 	ready   *readySealers
 }
 
-type readySealers struct{ id, refresh *seal.Sealer }
+type readySealers struct {
+	ring              *seal.Ring
+	id, refresh, code *seal.Sealer
+}
 
 // get returns the sealers, opening the keys if that has not succeeded yet. One
 // attempt runs at a time, outside the lock.
@@ -58,8 +61,10 @@ func (s *sealers) attempt() (ready *readySealers, err error) {
 		return nil, oauth.ErrServerError.Describe("The server cannot open its encryption key").Because(err)
 	}
 	return &readySealers{
+		ring:    ring,
 		id:      ring.Sealer(seal.PurposeProxyID, s.issuer),
 		refresh: ring.Sealer(seal.PurposeProxyRefresh, s.issuer),
+		code:    ring.Sealer(seal.PurposeRelayCode, s.issuer),
 	}, nil
 }
 
@@ -108,4 +113,32 @@ func (s *sealers) openRefresh(token, clientID string, now time.Time) (string, er
 	}
 	plaintext, err := ready.refresh.Open(token, now, s.upstream, clientID)
 	return string(plaintext), err
+}
+
+// ring returns the key ring.
+func (s *sealers) ring() (*seal.Ring, error) {
+	ready, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return ready.ring, nil
+}
+
+// sealCode returns the code that one client gets.
+func (s *sealers) sealCode(plaintext []byte, clientID string, expires time.Time) (string, error) {
+	ready, err := s.get()
+	if err != nil {
+		return "", err
+	}
+	return ready.code.Seal(plaintext, expires, s.upstream, clientID)
+}
+
+// openCode is the inverse of sealCode; seal.ErrInvalid if the code is not ours,
+// was given to another client, or is too old.
+func (s *sealers) openCode(code, clientID string, now time.Time) ([]byte, error) {
+	ready, err := s.get()
+	if err != nil {
+		return nil, err
+	}
+	return ready.code.Open(code, now, s.upstream, clientID)
 }

@@ -33,6 +33,8 @@ type authRequest struct {
 	resource        string
 	// prompt, loginHint and locales are for the sign-in.
 	prompt, loginHint, locales string
+	// nonce, maxAge and acrValues are what a relay passes on besides.
+	nonce, maxAge, acrValues string
 }
 
 // purpose is what a login is for. One for the page of connected apps must never
@@ -73,6 +75,8 @@ type transaction struct {
 	// asksAlways tells that the client wants its user to be asked, whatever was
 	// allowed before (prompt=consent).
 	asksAlways bool
+	// challenged tells that a relay passed the client's PKCE challenge on.
+	challenged bool
 	request    authRequest
 }
 
@@ -106,6 +110,7 @@ const (
 
 	bitOmitted    = 1
 	bitAsksAlways = 2
+	bitChallenged = 4
 )
 
 var errTransaction = errors.New("the transaction cannot be read")
@@ -125,11 +130,14 @@ func (tx *transaction) encode() []byte {
 	if tx.asksAlways {
 		bits |= bitAsksAlways
 	}
+	if tx.challenged {
+		bits |= bitChallenged
+	}
 	w.b = append(w.b, bits)
 	w.b = append(w.b, q.metadataHash[:]...)
 	for _, s := range []string{
 		tx.nonce, tx.verifier, q.clientID, q.redirectURI, q.state, q.challenge,
-		oauth.JoinScope(q.scopes), q.resource, q.prompt, q.loginHint, q.locales,
+		oauth.JoinScope(q.scopes), q.resource, q.prompt, q.loginHint, q.locales, q.nonce, q.maxAge, q.acrValues,
 	} {
 		w.text(s)
 	}
@@ -148,13 +156,14 @@ func decodeTransaction(b []byte) (*transaction, error) {
 	tx.started = stamp(d.number(1 << 50)) //nolint:gosec // bounded
 	bits := d.byte()
 	tx.asksAlways = bits&bitAsksAlways != 0
+	tx.challenged = bits&bitChallenged != 0
 	q := &tx.request
 	q.redirectOmitted = bits&bitOmitted != 0
 	d.fill(q.metadataHash[:])
 	var scopes string
 	for _, s := range []*string{
 		&tx.nonce, &tx.verifier, &q.clientID, &q.redirectURI, &q.state, &q.challenge,
-		&scopes, &q.resource, &q.prompt, &q.loginHint, &q.locales,
+		&scopes, &q.resource, &q.prompt, &q.loginHint, &q.locales, &q.nonce, &q.maxAge, &q.acrValues,
 	} {
 		*s = d.text()
 	}
@@ -162,7 +171,7 @@ func decodeTransaction(b []byte) (*transaction, error) {
 	if len(q.scopes) == 0 {
 		q.scopes = nil
 	}
-	if d.bad || len(d.b) > 0 || bits > bitOmitted|bitAsksAlways || tx.approval > skipped ||
+	if d.bad || len(d.b) > 0 || bits > bitOmitted|bitAsksAlways|bitChallenged || tx.approval > skipped ||
 		tx.purpose != forClient && tx.purpose != forConnections || oauth.JoinScope(q.scopes) != scopes {
 		return nil, errTransaction
 	}

@@ -20,11 +20,11 @@ var allUnexported = cmp.AllowUnexported(transaction{}, authRequest{}, browserFor
 func fullTransaction(t testing.TB) *transaction {
 	t.Helper()
 	tx := &transaction{
-		purpose: forClient, approval: remembered, asUser: userHash{1, 2, 3}, asksAlways: true,
+		purpose: forClient, approval: remembered, asUser: userHash{1, 2, 3}, asksAlways: true, challenged: true,
 		request: authRequest{
 			clientID: "client", metadataHash: digest{9}, redirectURI: "https://client.example/cb", redirectOmitted: true, state: "st&te",
 			challenge: strings.Repeat("c", 43), scopes: []string{"a", "b"}, resource: "https://mcp.example.com/mcp",
-			prompt: "login", loginHint: "alice@example.com", locales: "de en",
+			prompt: "login", loginHint: "alice@example.com", locales: "de en", nonce: "n-1", maxAge: "60", acrValues: "gold",
 		},
 	}
 	if err := tx.start(rand.Reader, time.Date(2026, 7, 28, 12, 0, 0, 0, time.UTC)); err != nil {

@@ -26,6 +26,9 @@ const (
 	PurposeProxyID Purpose = "proxy id"
 	// PurposeProxyRefresh is for relayed refresh tokens.
 	PurposeProxyRefresh Purpose = "proxy refresh"
+	// PurposeRelayCode is for authorization codes of an upstream on their way to
+	// the client.
+	PurposeRelayCode Purpose = "relay code"
 	// PurposeSession is for browser and MCP sessions.
 	PurposeSession Purpose = "session"
 )

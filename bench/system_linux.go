@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,4 +18,20 @@ func cpuTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("the CPU clock of process %d: %w", pid, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// dataSync waits until what was written is on the disk.
+func dataSync(file *os.File) error { return unix.Fdatasync(int(file.Fd())) } //nolint:gosec // a small number
+
+// residentOf is the memory of a process in RAM, in bytes.
+func residentOf(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		return 0, err
+	}
+	return pages * int64(os.Getpagesize()), nil
 }

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+)
+
+// manyTokens is how many different ones are sent in turn.
+const manyTokens = 10_000
+
+// call is a tool call as an MCP client sends it.
+const call = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"query":"the quick brown fox jumps over the lazy dog","limit":10}}}`
+
+const result = `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"nothing found"}],"isError":false}}`
+
+// serveBackend is the child behind Caddy.
+func serveBackend() error {
+	l, err := newListener()
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the process that has started it
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return (&http.Server{ReadHeaderTimeout: answerTime, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, result)
+	})}).Serve(l)
+}
+
+// guard measures requests through a guard, allowed and refused.
+func (b *bench) guard(ctx context.Context, wanted func(string) bool) error {
+	backend, err := b.child(ctx, "backend")
+	if err != nil {
+		return err
+	}
+	defer backend.stop()
+	var behind listening
+	if err := backend.says(&behind); err != nil {
+		return err
+	}
+	proxy := "reverse_proxy " + behind.addr()
+	bare, none, identity, six, broker := freeAddr(), freeAddr(), freeAddr(), freeAddr(), freeAddr()
+	var sites strings.Builder
+	fmt.Fprintf(&sites, "http://%s {\n\t%s\n}\n", bare, proxy)
+	for _, s := range []struct{ addr, forward string }{{none, "none"}, {identity, "identity"}, {six, "identity email name groups"}} {
+		fmt.Fprintf(&sites, "http://%[1]s {\n\tmcp_auth http://%[1]s {\n\t\tauthorization_server %[2]s {\n\t\t\taudience %[3]s\n\t\t}\n\t\tresource /mcp {\n\t\t\tscopes mcp:read\n\t\t\tforward %[4]s\n\t\t}\n\t}\n\t%[5]s\n}\n",
+			s.addr, b.idp.url, jwtAudience, s.forward, proxy)
+	}
+	resources := ""
+	for _, forward := range []string{"none", "identity"} {
+		resources += fmt.Sprintf("\t\tresource /%[1]s {\n\t\t\tscopes mcp:read\n\t\t\tforward %[1]s\n\t\t}\n", forward)
+	}
+	sites.WriteString(b.brokerSite(broker, resources, proxy))
+	// All in one process, which has one heap and one garbage collector.
+	c, err := b.startCaddy(ctx, "guard", "\tmcp_auth {\n\t\tstore memory\n\t}\n", sites.String(), bare)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	if wanted("jwt") {
+		if err := b.guardJWT(ctx, c, bare, none, identity, six); err != nil {
+			return err
+		}
+	}
+	if wanted("broker") {
+		return b.guardBroker(ctx, c, bare, broker)
+	}
+	return nil
+}
+
+const jwtAudience = "https://mcp.example.com/mcp"
+
+func (b *bench) guardJWT(ctx context.Context, c *caddy, bare, none, identity, six string) error {
+	tokens, err := b.idp.accessTokens(manyTokens)
+	if err != nil {
+		return err
+	}
+	forged := make([]string, len(tokens))
+	for i, t := range tokens {
+		forged[i] = t[:strings.LastIndexByte(t, '.')] + tokens[(i+1)%len(tokens)][strings.LastIndexByte(tokens[(i+1)%len(tokens)], '.'):]
+	}
+	garbage := padded("garbage", len(tokens[0]))
+	v := func(name, addr string, status int, tokens ...string) variant {
+		return proxied(c, name, addr, "/mcp", status, tokens...)
+	}
+	variants := []variant{
+		v("bare", bare, 200, tokens...),
+		v("one token, forward none", none, 200, tokens[0]),
+		v("10 000 tokens, forward none", none, 200, tokens...),
+		v("one token, forward identity", identity, 200, tokens[0]),
+		v("10 000 tokens, forward identity", identity, 200, tokens...),
+		v("10 000 tokens, six headers", six, 200, tokens...),
+		v("refused: no token", none, 401, ""),
+		v("refused: garbage", none, 401, garbage),
+		v("refused: wrong signature", none, 401, forged...),
+	}
+	got, err := b.compareProxied(ctx, c, "guard-jwt", variants)
+	if err != nil {
+		return err
+	}
+	printTable("Guard with the jwt verifier, RS256", "bare reverse_proxy to the same server, same requests",
+		guarded(got, 1, 1.00, 0.97), guarded(got, 2, 1.00, 0.97), guarded(got, 3, 1.03, 0.97), guarded(got, 4, 1.03, 0.97),
+		guarded(got, 5, 1.08, 0.93), guarded(got, 6, 0.9, 0), guarded(got, 7, 0.9, 0), guarded(got, 8, 0, 0))
+	return nil
+}
+
+func (b *bench) guardBroker(ctx context.Context, c *caddy, bare, addr string) error {
+	// Each user has a chain of access tokens, all of them good.
+	const perUser = 20
+	tokens := make(map[string][]string)
+	for _, path := range []string{"/none", "/identity"} {
+		s := newAuthServer(addr, path, brokerLogin)
+		if err := s.register(); err != nil {
+			return err
+		}
+		var err error
+		if tokens[path], err = s.accessTokens(manyTokens/perUser, perUser); err != nil {
+			return err
+		}
+	}
+	none, identity := tokens["/none"], tokens["/identity"]
+	variants := []variant{
+		proxied(c, "bare", bare, "/none", 200, none...),
+		proxied(c, "one token, forward none", addr, "/none", 200, none[0]),
+		proxied(c, "10 000 tokens, forward none", addr, "/none", 200, none...),
+		proxied(c, "one token, forward identity", addr, "/identity", 200, identity[0]),
+		proxied(c, "10 000 tokens, forward identity", addr, "/identity", 200, identity...),
+		proxied(c, "refused: garbage", addr, "/none", 401, padded("garbage", len(none[0]))),
+	}
+	got, err := b.compareProxied(ctx, c, "guard-broker", variants)
+	if err != nil {
+		return err
+	}
+	printTable("Guard with the broker's tokens, ES256", "bare reverse_proxy to the same server, same requests",
+		guarded(got, 1, 1.00, 0.97), guarded(got, 2, 1.00, 0.97), guarded(got, 3, 1.03, 0.97), guarded(got, 4, 1.03, 0.97), guarded(got, 5, 0.9, 0))
+	return nil
+}
+
+func guarded(got []*measurement, i int, cpu, rate float64) row {
+	return row{measured: got[i], base: got[0], cpu: target{atMost: cpu}, rate: target{atLeast: rate}}
+}
+
+// proxied sends calls with the tokens in turn; "" is none.
+func proxied(c *caddy, name, addr, path string, status int, tokens ...string) variant {
+	requests := make([][]byte, len(tokens))
+	for i, token := range tokens {
+		headers := "MCP-Protocol-Version: 2025-11-25\r\nAccept-Language: *\r\nSec-Fetch-Mode: cors\r\nAccept-Encoding: gzip, deflate\r\n"
+		if token != "" {
+			headers += "Authorization: Bearer " + token + "\r\n"
+		}
+		requests[i] = post(nil, addr, path, headers, "application/json", call)
+	}
+	return variant{name: name, pid: c.pid(), load: repeat(addr, clients, status, requests...)}
+}
+
+// compareProxied compares. While the variants warm up every token is seen.
+func (b *bench) compareProxied(ctx context.Context, c *caddy, name string, variants []variant) ([]*measurement, error) {
+	got, err := b.compare(ctx, variants...)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range variants {
+		if err := b.profileLoad(ctx, c, name+"-"+v.name, v); err != nil {
+			return nil, err
+		}
+		v.load.close()
+	}
+	return got, nil
+}
+
+// accessTokens signs tokens for as many users.
+func (p *idp) accessTokens(n int) ([]string, error) {
+	const atOnce = 4
+	tokens := make([]string, n)
+	errs := make([]error, atOnce)
+	var all sync.WaitGroup
+	for w := range atOnce {
+		all.Go(func() {
+			for i := w; i < n && errs[w] == nil; i += atOnce {
+				tokens[i], errs[w] = p.accessToken(jwtAudience, i)
+			}
+		})
+	}
+	all.Wait()
+	return tokens, errors.Join(errs...)
+}
+
+// accessTokens signs users in and refreshes until each has a number of tokens.
+func (s *authServer) accessTokens(users, each int) ([]string, error) {
+	codes, err := s.logins(users, clients)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, users*each)
+	errs := make([]error, clients)
+	var all sync.WaitGroup
+	for w := range clients {
+		all.Go(func() {
+			for i := w; i < users && errs[w] == nil; i += clients {
+				form := s.codeForm(codes[i])
+				for k := 0; k < each && errs[w] == nil; k++ {
+					var t tokens
+					t, errs[w] = s.token(form)
+					out[i*each+k] = t.Access
+					form = s.refreshForm(t.Refresh)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return out, errors.Join(errs...)
+}
