@@ -356,26 +356,35 @@ func noBlock(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// timesInSite counts how often the site block of h has the directive at its top
-// level; 1 if that cannot be told. The helper keeps the site block to itself, so
-// this looks at it by reflection. Should Caddy rename the field, only the
-// message gets later: the probe at start still finds the blocked one.
+// timesInSite counts how often the site block of h has the directive, at its top
+// level or in blocks inside; 1 if that cannot be told. The helper keeps the site
+// block to itself, so this looks at it by reflection. Should Caddy rename the
+// field, only the message gets later: the probe at start still finds the
+// blocked one.
 func timesInSite(h httpcaddyfile.Helper, directive string) int {
-	segments := reflect.ValueOf(h).FieldByName("parentBlock")
-	if segments.Kind() != reflect.Struct {
+	block := reflect.ValueOf(h).FieldByName("parentBlock")
+	if block.Kind() != reflect.Struct {
 		return 1
 	}
-	segments = segments.FieldByName("Segments")
+	segments := block.FieldByName("Segments")
 	if segments.Kind() != reflect.Slice {
 		return 1
 	}
 	n := 0
 	for i := range segments.Len() {
-		segment := segments.Index(i)
-		if segment.Kind() == reflect.Slice && segment.Len() > 0 {
-			if text := segment.Index(0).FieldByName("Text"); text.Kind() == reflect.String && text.String() == directive {
+		segment, line := segments.Index(i), int64(-1)
+		if segment.Kind() != reflect.Slice {
+			return 1
+		}
+		for j := range segment.Len() {
+			text, at := segment.Index(j).FieldByName("Text"), segment.Index(j).FieldByName("Line")
+			if text.Kind() != reflect.String || !at.CanInt() {
+				return 1
+			}
+			if at.Int() != line && text.String() == directive { // the first word of a line
 				n++
 			}
+			line = at.Int()
 		}
 	}
 	return max(n, 1)

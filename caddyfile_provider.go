@@ -17,7 +17,7 @@ import (
 //		revocation_url <url>
 //		registration_url <url>
 //		client_auth basic | post | none
-//		callback direct
+//		callback direct | relay
 //		audience <audience...> | any
 //		scopes <scope...>
 //		drop_scopes <scope...>

@@ -347,6 +347,9 @@ func (c *Client) check() error {
 		if hasPlaceholder(uri) {
 			continue
 		}
+		if err := oauth.CheckSafeScheme(uri); err != nil {
+			return fmt.Errorf("client %s: %q: %w", c.ID, uri, err)
+		}
 		u, err := url.Parse(uri)
 		if err != nil || u.Scheme == "" || u.Fragment != "" || strings.Contains(uri, "#") || u.User != nil {
 			return fmt.Errorf("client %s: %q is no redirect URI; write it in full, without user and fragment", c.ID, uri)

@@ -152,6 +152,9 @@ func (h *Handler) check() error {
 		if err := r.check(); err != nil {
 			return err
 		}
+		if u, err := url.Parse(r.URL); err == nil && u.Scheme == "http" && !h.InsecureDev && !oauth.IsLoopbackHost(u.Hostname()) {
+			return fmt.Errorf("resource %s: use https; http is for loopback hosts, or insecure_dev", r.URL)
+		}
 		key := strings.ToLower(r.label())
 		if seen[key] {
 			return fmt.Errorf("resource %s is configured twice", r.label())
@@ -195,7 +198,6 @@ func (h *Handler) checkMode(mode any) error {
 	}
 	for setting, set := range map[string]bool{
 		"registration": h.Registration != nil, "rate_limit": h.RateLimits != nil, "client": len(h.Clients) > 0,
-		"service_documentation": h.ServiceDocumentation != "",
 	} {
 		if set {
 			return fmt.Errorf("%s has no meaning with authorization_server: the authorization server is elsewhere; set it there", setting)

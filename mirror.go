@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -13,10 +14,12 @@ import (
 // some that are newer, look for it at the MCP server's origin, at its root or
 // around the resource's path.
 func mirrorPaths(source *bearer.Discovery, paths []string) map[string]http.Handler {
-	handler := &mirrorHandler{source: source}
 	served := make(map[string]http.Handler)
 	for _, path := range paths {
-		for _, name := range []string{oauth.WellKnownAuthorizationServer, oauth.WellKnownOpenIDConfiguration} {
+		for name, handler := range map[string]http.Handler{
+			oauth.WellKnownAuthorizationServer: &mirrorHandler{source: source},
+			oauth.WellKnownOpenIDConfiguration: &mirrorHandler{source: source, openID: true},
+		} {
 			served[oauth.WellKnownPath(name, path)] = handler
 			served[oauth.WellKnownAppendedPath(name, path)] = handler
 		}
@@ -24,10 +27,16 @@ func mirrorPaths(source *bearer.Discovery, paths []string) map[string]http.Handl
 	return served
 }
 
-type mirrorHandler struct{ source *bearer.Discovery }
+type mirrorHandler struct {
+	source *bearer.Discovery
+	// openID is for the name under which strict readers want what OpenID Connect
+	// Discovery §3 makes mandatory.
+	openID bool
+}
 
 // ServeHTTP answers with the document as the external server sent it.
 func (h *mirrorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	safehttp.BoundReading(w, r, safehttp.RefusalTime)
 	header := w.Header()
 	header.Set("Access-Control-Allow-Origin", "*")
 	switch r.Method {
@@ -51,6 +60,13 @@ func (h *mirrorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeJSONError(w, r, oauth.AsError(err))
 		return
 	}
+	if h.openID {
+		metadata, err := h.source.Metadata(r.Context())
+		if err != nil || metadata.JWKSURI == "" || len(metadata.SubjectTypesSupported) == 0 || len(metadata.IDTokenSigningAlgValuesSupported) == 0 {
+			notOffered(w, r)
+			return
+		}
+	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "public, max-age=300")
 	if r.Method != http.MethodHead {
@@ -59,6 +75,7 @@ func (h *mirrorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func writeJSONError(w http.ResponseWriter, r *http.Request, e *oauth.Error) {
+	safehttp.BoundReading(w, r, safehttp.RefusalTime)
 	body, err := json.Marshal(e)
 	if err != nil {
 		w.WriteHeader(http.StatusInternalServerError)

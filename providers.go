@@ -135,9 +135,23 @@ type ProxyMode struct {
 	// for those that the operator registered.
 	ClientAuth string `json:"client_auth,omitempty"`
 
-	// Callback is direct: the identity provider sends its answer straight to the
-	// client's redirect URI.
+	// Callback is where the identity provider sends its answers. With `direct`, to
+	// the client's redirect URI, with the provider's iss parameter if it sends one,
+	// which strict clients refuse. With `relay`, to this server, which asks the user
+	// for consent first and hands the answer on with its own iss. Then
+	// <base URL>/mcp-auth/callback is what the identity provider must know as the
+	// redirect URI of every client: clients that register through this server get
+	// it by themselves, for those that the operator registers it has to be
+	// registered by hand.
+	//
+	// Default: relay if the provider's metadata announces iss
+	// (authorization_response_iss_parameter_supported), else direct. Clients that
+	// register themselves keep what held when they did.
 	Callback string `json:"callback,omitempty"`
+
+	// EndpointPrefix is the path of the callback and the consent page of callback
+	// relay. Default: /mcp-auth.
+	EndpointPrefix string `json:"endpoint_prefix,omitempty"`
 
 	// Audience is what the `aud` of the tokens must hold, one of these. Required:
 	// an identity provider issues tokens for many services, and without an
@@ -187,11 +201,9 @@ func (m *ProxyMode) check() error {
 		return fmt.Errorf("proxy: name the identity provider's issuer, or its authorization_url and token_url")
 	}
 	switch m.Callback {
-	case "", "direct":
-	case "relay":
-		return fmt.Errorf("proxy: callback relay is not available in this version; there is callback direct")
+	case "", "direct", "relay":
 	default:
-		return fmt.Errorf("proxy: callback %q is unknown; there is callback direct", m.Callback)
+		return fmt.Errorf("proxy: callback %q is unknown; there are direct and relay", m.Callback)
 	}
 	switch m.ClientAuth {
 	case "", "basic", "post", "none":
@@ -239,6 +251,13 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		RegistrationURL:       r.RegistrationURL,
 		Register:              &register,
 		ClientAuth:            r.ClientAuth,
+		Callback:              r.Callback,
+		BaseURL:               env.BaseURL,
+		EndpointPrefix:        r.EndpointPrefix,
+		Resources:             env.Resources,
+		ResourceNames:         env.ResourceNames,
+		ScopeDescriptions:     env.ScopeDescriptions,
+		ClientIP:              clientIP,
 		Clients:               env.Clients,
 		Verifier:              verifier,
 		Keys:                  env.Keys,
@@ -253,6 +272,10 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	mode.Provider = provider
+	if mode.Endpoints = provider.Endpoints(); mode.Endpoints != nil {
+		mode.StripCookies = provider.StripCookies
+	}
+	mode.Run = append(mode.Run, provider.Run)
 	mode.ForwardsRegistration = register
 	return mode, nil
 }

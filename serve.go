@@ -38,6 +38,14 @@ func (h *served) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	if h.site.stripCookies != nil {
 		h.site.stripCookies(r)
 	}
+	if queryHoldsToken(original) || queryHoldsToken(r.URL) {
+		return h.serveRedacted(w, r, func(w http.ResponseWriter) error { return h.guard(w, r, original, next) })
+	}
+	return h.guard(w, r, original, next)
+}
+
+// guard lets a request pass to next if it may.
+func (h *served) guard(w http.ResponseWriter, r *http.Request, original *url.URL, next caddyhttp.Handler) error {
 	decision, admitted := h.site.guard.Check(w, r, original)
 	if !admitted {
 		return nil
@@ -72,6 +80,9 @@ func (h *served) endpoint(original, current *url.URL) http.Handler {
 // forward tells the server behind who calls, as the resource's forward says.
 func (h *served) forward(r *http.Request, decision bearer.Decision) error {
 	f := h.site.forwards[decision.Resource.Identifier]
+	if decision.Also != nil {
+		f = f.and(h.site.forwards[decision.Also.Identifier])
+	}
 	if !f.accessToken {
 		bearer.RemoveAuthorization(r)
 	}

@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -75,6 +76,19 @@ func newForwarding(f *Forward) forwarding {
 	}
 }
 
+// and returns what both allow.
+func (f forwarding) and(g forwarding) forwarding {
+	return forwarding{
+		identity:    f.identity && g.identity,
+		accessToken: f.accessToken && g.accessToken,
+		fields: bearer.IdentityFields{
+			Email:  f.fields.Email && g.fields.Email,
+			Name:   f.fields.Name && g.fields.Name,
+			Groups: f.fields.Groups && g.fields.Groups,
+		},
+	}
+}
+
 // endpoint returns what answers at path, nil if it is none of ours.
 func (s *site) endpoint(path string) http.Handler {
 	if s.server != nil {
@@ -121,8 +135,10 @@ type plan struct {
 	scopes       []string
 	forwards     map[string]forwarding
 	// grantable are, by identifier, the scopes that mean something to a resource.
-	grantable       map[string][]string
-	names           map[string]string
+	grantable map[string][]string
+	names     map[string]string
+	// documentation is that of the site, for resources without their own.
+	documentation   string
 	descriptions    map[string]string
 	forwardedClaims []string
 }
@@ -136,11 +152,12 @@ func (c *siteConfig) planResources() (*plan, error) {
 		return nil, fmt.Errorf("base_url %s: %w", c.base, err)
 	}
 	p := &plan{
-		defaultIndex: -1,
-		forwards:     make(map[string]forwarding),
-		grantable:    make(map[string][]string),
-		names:        make(map[string]string),
-		descriptions: make(map[string]string),
+		defaultIndex:  -1,
+		documentation: c.serviceDocumentation,
+		forwards:      make(map[string]forwarding),
+		grantable:     make(map[string][]string),
+		names:         make(map[string]string),
+		descriptions:  make(map[string]string),
 	}
 	resources := c.resources
 	if len(resources) == 0 {
@@ -204,7 +221,7 @@ func (p *plan) foreign(identifier string, r *Resource) {
 func (p *plan) add(g bearer.Resource, r *Resource) {
 	p.foreign(g.Identifier, r)
 	g.Name = r.Name
-	g.Documentation = r.Documentation
+	g.Documentation = cmp.Or(r.Documentation, p.documentation)
 	g.Scopes = r.Scopes
 	g.Require = r.Require
 	g.Implies = r.Implies
@@ -313,7 +330,15 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 		}
 	}
 	if mode.Mirror != nil {
-		s.mirror = mirrorPaths(mode.Mirror, append([]string{""}, p.paths...))
+		paths := append([]string{""}, p.paths...)
+		for _, own := range []string{c.issuer, c.base} {
+			u, err := url.Parse(own)
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, strings.TrimSuffix(u.Path, "/"))
+		}
+		s.mirror = mirrorPaths(mode.Mirror, paths)
 	}
 	if err := c.addGuard(s, p, mode); err != nil {
 		return nil, err
@@ -394,8 +419,8 @@ func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, m
 		s.secretive[basePath+path] = true
 	}
 	s.absent = make(map[string]bool)
-	for _, endpoint := range []string{"/register", "/revoke"} {
-		if server.Endpoint(basePath+endpoint) == nil {
+	for _, endpoint := range []string{"/register", "/revoke", "/.well-known/jwks.json"} {
+		if server.Endpoint(basePath+endpoint) == nil && s.extra[basePath+endpoint] == nil {
 			s.absent[basePath+endpoint] = true
 		}
 	}

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -33,7 +34,7 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		s.showError(w, r, query.get("client_id"), err)
 		return
 	}
-	params, err := s.provenRedirect(client, query)
+	params, err := s.provenRedirect(r.Context(), client, query)
 	if err != nil {
 		s.showError(w, r, client.ClientID, err)
 		return
@@ -90,8 +91,8 @@ func (s *Server) authorizationClient(r *http.Request, query params) (*oauth.Clie
 // provenRedirect returns the parameters that an error redirect needs, once the
 // redirect URI is known to be one that the client registered (RFC 6749
 // §3.1.2.3, RFC 8252 §7.3) and that the policy still allows.
-func (s *Server) provenRedirect(client *oauth.Client, query params) (AuthorizationParams, error) {
-	p := AuthorizationParams{RedirectURI: query.get("redirect_uri"), Issuer: s.iss}
+func (s *Server) provenRedirect(ctx context.Context, client *oauth.Client, query params) (AuthorizationParams, error) {
+	p := AuthorizationParams{RedirectURI: query.get("redirect_uri"), Issuer: s.issFor(ctx, client)}
 	if p.RedirectURI == "" {
 		p.RedirectURIOmitted = true
 		uri, ok := oauth.DefaultRedirectURI(client.RedirectURIs)
@@ -112,29 +113,25 @@ func (s *Server) provenRedirect(client *oauth.Client, query params) (Authorizati
 	return p, nil
 }
 
+// issFor returns the iss parameter of answers to the client, "" for none.
+func (s *Server) issFor(ctx context.Context, client *oauth.Client) string {
+	p, ok := s.config.Provider.(ClientIssParameter)
+	switch {
+	case !ok:
+		return s.iss
+	case p.SendsIss(ctx, client):
+		return s.config.Issuer
+	}
+	return ""
+}
+
 // checkRedirectPolicy holds a registered URI to the policy of today, since the
 // registration may be older than it.
 func (s *Server) checkRedirectPolicy(client *oauth.Client, uri string) error {
 	if store, ok := s.config.Provider.Clients().(PreregisteredStore); ok && store.Preregistered(client) {
-		return checkSafeScheme(uri)
+		return oauth.CheckSafeScheme(uri)
 	}
 	return s.config.RedirectPolicy.Check(uri, client.ApplicationType)
-}
-
-// checkSafeScheme refuses the schemes that make a browser run or show what the
-// URI itself holds.
-func checkSafeScheme(uri string) error {
-	u, err := url.Parse(uri)
-	if err != nil || u.Scheme == "" {
-		return errors.New("the redirect URI is not an absolute URI")
-	}
-	switch u.Scheme { // url.Parse lowers it
-	case "javascript", "data", "file", "blob", "vbscript", "about", "view-source", "filesystem":
-		return errors.New("the scheme of the redirect URI can run code")
-	}
-	// What cannot carry an answer is found out here, not after the login.
-	_, err = oauth.AppendRedirectParams(uri, nil)
-	return err
 }
 
 // answerWithoutEffect answers requests that only look: HEAD, which link

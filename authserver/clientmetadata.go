@@ -23,6 +23,9 @@ func checkClientMetadata(m *oauth.ClientMetadata) error {
 	// Members that we do not know are ignored (RFC 7591 §2), and so is a software
 	// statement, which nobody vouches for here.
 	m.Extra, m.SoftwareStatement = nil, ""
+	if hasControl(m.ClientName) {
+		return metadataError("client_name", "must not hold control characters")
+	}
 	m.ClientName = cleanName(m.ClientName)
 	if utf8.RuneCountInString(m.ClientName) > maxClientName {
 		return metadataError("client_name", fmt.Sprintf("must not be longer than %d characters", maxClientName))

@@ -125,7 +125,7 @@ func (s *Clients) preregister(c *oauth.Client) error {
 		return fmt.Errorf("client %q has no redirect URI", c.ClientID)
 	}
 	for _, uri := range c.RedirectURIs {
-		if err := checkSafeScheme(uri); err != nil {
+		if err := oauth.CheckSafeScheme(uri); err != nil {
 			return fmt.Errorf("client %q: redirect URI %q: %w", c.ClientID, uri, err)
 		}
 	}

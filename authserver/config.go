@@ -19,7 +19,7 @@ import (
 
 // DefaultTimeout is the time that one request may take, its body and all that
 // the provider does included.
-const DefaultTimeout = 10 * time.Second
+const DefaultTimeout = 9500 * time.Millisecond
 
 // Config is what a Server is made of. Issuer and Provider are required.
 type Config struct {

@@ -15,6 +15,10 @@
 // answers every error in the form that a client understands. The Provider
 // decides who may sign in and what a token is.
 //
+// Clients is a ClientStore that stores nothing: the operator's clients, client
+// ID metadata documents, and dynamic registrations sealed into the client_id.
+//
 // The Server keeps nothing but rate-limit counters, in bounded memory, and
-// starts no goroutine.
+// starts no goroutine; Clients keeps a bounded cache of documents and keys and
+// the ids of used assertions.
 package authserver

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -35,6 +36,8 @@ type endpoint struct {
 
 // ServeHTTP implements http.Handler.
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Whoever reads the body sets a longer one.
+	safehttp.BoundReading(w, r, safehttp.RefusalTime)
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	if !e.cacheable {
@@ -48,6 +51,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if !slices.Contains(e.methods, r.Method) {
+		noStore(h)
 		e.serveWrongMethod(w, r)
 		return
 	}

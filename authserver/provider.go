@@ -16,8 +16,8 @@ import (
 // request's time budget. An *oauth.Error goes to the client as it is; any
 // other error becomes server_error and is logged.
 //
-// More is found by type assertion: Revoker, PKCESkipper, IssParameter and
-// MetadataExtender on the provider, Registrar, PreregisteredStore,
+// More is found by type assertion: Revoker, PKCESkipper, IssParameter,
+// ClientIssParameter, MetadataExtender and MetadataReviser on the provider, Registrar, PreregisteredStore,
 // TokenClientStore, SecretChecker, AssertionVerifier and DocumentStore on its
 // ClientStore. An endpoint exists, and is advertised, only if its interface does.
 type Provider interface {
@@ -106,6 +106,13 @@ type PKCESkipper interface{ SkipPKCE() bool }
 // IssParameter is a Provider that says whether the authorization response
 // carries the iss parameter of RFC 9207. Without this interface it does.
 type IssParameter interface{ SupportsIssParameter() bool }
+
+// ClientIssParameter is a Provider whose clients differ in that, or that learns
+// it only at run time. It goes before IssParameter for authorization responses;
+// what the metadata says is up to IssParameter and MetadataReviser.
+type ClientIssParameter interface {
+	SendsIss(ctx context.Context, c *oauth.Client) bool
+}
 
 // AuthorizationParams is a checked authorization request.
 type AuthorizationParams struct {

@@ -91,7 +91,7 @@ func TestRegisterEchoesMetadata(t *testing.T) {
 	got := s.register(`{
 		"redirect_uris": ["https://app.example.com/cb", "https://app.example.com/cb", "http://localhost:1234/cb"],
 		"token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token", "implicit"],
-		"response_types": ["code", "id_token"], "client_name": "My \u202eApp\u0000 ", "client_uri": "https://app.example.com/#top",
+		"response_types": ["code", "id_token"], "client_name": "My \u202eApp ", "client_uri": "https://app.example.com/#top",
 		"logo_uri": "", "tos_uri": "", "policy_uri": "https://app.example.com/policy", "jwks_uri": null, "scope": " a  b a",
 		"contacts": ["a@example.com"], "software_id": "x", "software_version": "1", "software_statement": "e30.e30.",
 		"application_type": "native", "client_id": "mine", "client_secret": "mine", "client_secret_expires_at": 1,
@@ -156,6 +156,8 @@ func TestRegisterRefuses(t *testing.T) {
 		"redirect_uris too many":         {`{"redirect_uris":` + list(33) + `}`, "invalid_client_metadata", "32 entries"},
 		"redirect_uris too long":         {`{"redirect_uris":["https://a.example/` + strings.Repeat("a", 2048) + `"]}`, "invalid_client_metadata", "2048 bytes"},
 		"redirect_uris with NUL":         {`{"redirect_uris":["https://a.example/\u0000"]}`, "invalid_client_metadata", "control characters"},
+		"client_name with a line break":  {uris + `"client_name":"a\r\nb"}`, "invalid_client_metadata", "client_name"},
+		"client_name with NUL":           {uris + `"client_name":"a\u0000b"}`, "invalid_client_metadata", "client_name"},
 		"client_name too long":           {uris + `"client_name":"` + strings.Repeat("ä", 257) + `"}`, "invalid_client_metadata", "client_name"},
 		"client_name a number":           {uris + `"client_name":1}`, "invalid_client_metadata", "member client_name must be a string"},
 		"client_uri javascript":          {uris + `"client_uri":"javascript:alert(1)"}`, "invalid_client_metadata", "client_uri"},

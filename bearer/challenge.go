@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -87,6 +88,7 @@ func writeError(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
 
 // writeJSON sends a JSON document, to a HEAD request its header only.
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	safehttp.BoundReading(w, r, safehttp.RefusalTime)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

@@ -125,6 +125,9 @@ type Decision struct {
 	// Resource is the resource that the request belongs to, that of the path
 	// before rewrites if there are two. It must not be changed.
 	Resource *Resource
+	// Also is the resource of the path after rewrites if that is another one, nil
+	// otherwise: what is done for one of them must be right for both.
+	Also *Resource
 	// Info is what the token says; nil if the request was refused or was a
 	// preflight. It may be shared between requests and must not be changed.
 	Info *oauth.TokenInfo
@@ -344,6 +347,9 @@ func (c *check) stepUpScopes(needed []string) []string {
 // decide answers the request if it was refused or is a preflight.
 func (c *check) decide(w http.ResponseWriter) Decision {
 	d := Decision{Guarded: true, Resource: &c.resource.Resource}
+	if c.other != nil {
+		d.Also = &c.other.Resource
+	}
 	if c.admitted {
 		d.Info = c.info
 		if c.origin != "" {

@@ -65,7 +65,7 @@ func StripIdentity(r *http.Request) {
 	stripNames(r.Header)
 	stripListed(r.Header, "Connection")
 	stripListed(r.Header, "Trailer")
-	stripNames(r.Trailer)
+	stripTrailer(r.Trailer)
 	// HTTP/2 and 3 take announced trailers only, so that the line above is all.
 	if r.ProtoMajor == 1 && r.ContentLength < 0 && r.Body != nil {
 		r.Body = &trailerStripper{r.Body, r}
@@ -78,6 +78,13 @@ func stripNames(h http.Header) {
 			delete(h, name)
 		}
 	}
+}
+
+// stripTrailer also removes what a lenient server would take for a token: the
+// one that counts is in the header.
+func stripTrailer(trailer http.Header) {
+	stripNames(trailer)
+	delete(trailer, "Authorization")
 }
 
 // stripListed removes identity names from a header that lists header names.
@@ -120,7 +127,7 @@ type trailerStripper struct {
 func (t *trailerStripper) Read(p []byte) (int, error) {
 	n, err := t.ReadCloser.Read(p)
 	if err != nil {
-		stripNames(t.request.Trailer)
+		stripTrailer(t.request.Trailer)
 	}
 	return n, err
 }

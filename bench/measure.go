@@ -59,7 +59,7 @@ func (b *bench) compare(ctx context.Context, variants ...variant) ([]*measuremen
 // Servers with a JIT compiler are slow at first: each runs for warmTime, or
 // warmSlices where slices are short, before it is measured.
 const (
-	warmTime   = 3 * time.Second
+	warmTime   = 2 * time.Second
 	warmSlices = 8
 )
 

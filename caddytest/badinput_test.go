@@ -186,3 +186,38 @@ func TestHostileUpstream(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowBodyThatNobodyReads: an answer that needs no body does not wait for
+// one.
+func TestSlowBodyThatNobodyReads(t *testing.T) {
+	idp := newScriptedIDP(t)
+	c := loadCaddy(t, fmt.Sprintf(scriptedProxySite, idp.URL, "", "localhost:1"))
+	for target, want := range map[string]string{
+		"POST /mcp":      "HTTP/1.1 401",
+		"POST //mcp":     "HTTP/1.1 400",
+		"PUT /token":     "HTTP/1.1 405",
+		"POST /register": "HTTP/1.1 400", // no Content-Type
+		"OPTIONS /token": "HTTP/1.1 204",
+		"POST /.well-known/oauth-protected-resource/mcp":  "HTTP/1.1 405",
+		"POST /.well-known/oauth-authorization-server":    "HTTP/1.1 405",
+		"POST /.well-known/oauth-protected-resource/none": "HTTP/1.1 40",
+	} {
+		t.Run(target, func(t *testing.T) {
+			conn, err := net.Dial("tcp", net.JoinHostPort("localhost", strconv.Itoa(c.Port)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(8 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\na", target); err != nil {
+				t.Fatal(err)
+			}
+			answer := make([]byte, len(want))
+			if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != want {
+				t.Errorf("answer %q, %v; want %q in time", answer, err, want)
+			}
+		})
+	}
+}

@@ -1,10 +1,13 @@
 package caddytest_test
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +254,38 @@ func TestIdentityHeaders(t *testing.T) {
 	})
 }
 
+// A token in a trailer is no token for the server behind either.
+func TestTrailersAreStripped(t *testing.T) {
+	c, idp, b := loadGuarded(t, "", "resource /mcp {\n scopes mcp:read\n}")
+	conn, err := net.Dial("tcp", net.JoinHostPort("localhost", strconv.Itoa(c.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\nTrailer: X-Foo\r\nConnection: close\r\n\r\n"+
+		"2\r\n{}\r\n0\r\nX-Foo: a\r\nAuthorization: Bearer smuggled\r\nX-Mcp-User: root\r\n\r\n", idp.token(map[string]any{"aud": c.Origin + "/mcp"}))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	resp.Body.Close()
+	if got := b.take()[0].Trailer; got.Get("Authorization") != "" || got.Get("X-Mcp-User") != "" {
+		t.Errorf("trailers at the backend: %v", got)
+	}
+}
+
+// What is forwarded to a request that lies in two resources is what both allow.
+func TestForwardOfTwoResources(t *testing.T) {
+	c, idp, b := loadGuarded(t, "rewrite /a /b", "resource /a {\n forward access_token\n}\nresource /b {\n forward none\n}")
+	token := idp.token(map[string]any{"aud": []string{c.Origin + "/a", c.Origin + "/b"}})
+	if resp, body := c.send("GET", "/a", bearerHeader(token), ""); resp.StatusCode != 200 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	if got := b.take()[0].Header; got.Get("Authorization") != "" || got.Get("X-Mcp-User") != "" {
+		t.Errorf("headers at the backend: %v", got)
+	}
+}
+
 func TestPathScopesAndStepUp(t *testing.T) {
 	c, idp, b := loadGuarded(t, "", `resource /mcp {
 			scopes mcp:read mcp:write
@@ -345,7 +380,8 @@ func TestMetadataDocuments(t *testing.T) {
 		{"/.well-known/oauth-protected-resource/nothing", 404, `"error"`},
 		{"/.well-known/oauth-authorization-server", 200, `"token_endpoint"`},
 		{"/.well-known/oauth-authorization-server/mcp", 200, `"token_endpoint"`},
-		{"/mcp/.well-known/openid-configuration", 200, `"token_endpoint"`},
+		{"/mcp/.well-known/oauth-authorization-server", 200, `"token_endpoint"`},
+		{"/mcp/.well-known/openid-configuration", 404, `"error"`}, // it lacks what OpenID makes mandatory
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			resp, body := c.send(method, row.target, nil, "")

@@ -242,15 +242,19 @@ func TestNoSecretInLogs(t *testing.T) {
 	c.send("POST", "/revoke", form, url.Values{"token": {refresh}, "client_id": {id}}.Encode())
 	c.send("POST", "/token", http.Header{"Content-Type": form["Content-Type"], "Authorization": {"Basic c2VjcmV0OnNlY3JldC1iYXNpYw=="}}, "grant_type=authorization_code")
 
+	c.send("POST", "/token?code=secret-query-1", form, "")
+	c.send("GET", "/mcp?access_token="+upstreamToken, nil, "")
+	c.send("GET", "/mcp?%61ccess_token="+upstreamToken, nil, "")
+
 	log := c.log()
-	if !strings.Contains(log, "handled authorization request") || !strings.Contains(log, "handled request") {
+	if !strings.Contains(log, "its URL redacted") || !strings.Contains(log, "handled request") {
 		t.Error("the log lacks the access lines")
 	}
 	for name, secret := range map[string]string{
 		"state": "secret-state-0815", "code": "secret-code-4711", "verifier": testVerifier, "challenge": testChallenge,
 		"refresh token": refresh, "upstream refresh token": "secret-refresh-0816", "access token": upstreamToken,
 		"signature": upstreamToken[strings.LastIndexByte(upstreamToken, '.')+1:], "basic credentials": "c2VjcmV0",
-		"basic secret": "secret-basic", "client id": id,
+		"basic secret": "secret-basic", "query": "secret-query-1", "client id": id,
 	} {
 		for line := range strings.Lines(log) {
 			if strings.Contains(line, secret) {

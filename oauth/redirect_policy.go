@@ -213,3 +213,20 @@ func (p *RedirectPolicy) Filter(uris []string, applicationType string) (kept []s
 	}
 	return kept, refused, nil
 }
+
+// CheckSafeScheme returns an error if the redirect URI could not carry an
+// answer, or if its scheme is one that browsers run or read (javascript, data,
+// file and the like). It is the least that holds for the redirect URIs of
+// clients that an operator registers, whatever the policy says.
+func CheckSafeScheme(uri string) error {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme == "" {
+		return errors.New("the redirect URI is not an absolute URI")
+	}
+	if isDangerousScheme(u.Scheme) {
+		return errors.New("the scheme of the redirect URI can run code")
+	}
+	// What cannot carry an answer is found out here, not after the login.
+	_, err = AppendRedirectParams(uri, nil)
+	return err
+}

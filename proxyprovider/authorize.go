@@ -12,8 +12,12 @@ import (
 )
 
 // Authorize redirects to the upstream's authorization endpoint with the
-// client's request. The upstream redirects to the client itself.
+// client's request. The upstream redirects to the client itself, unless its
+// answers are relayed.
 func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Client, x authserver.AuthorizationParams) error {
+	if p.relays(r.Context(), c) {
+		return p.relay.authorize(w, r, c, x)
+	}
 	client, err := p.clients.upstreamClient(c)
 	if err != nil {
 		return err
@@ -22,14 +26,27 @@ func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Clien
 	if err != nil {
 		return err
 	}
+	query := p.authorizationQuery(client, x, p.scope(r.Context(), p.orDefaultScopes(to, x)))
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Location", withQuery(to, query))
+	w.WriteHeader(http.StatusFound)
+	return nil
+}
+
+// authorizationQuery is the request to the upstream.
+func (p *proxy) authorizationQuery(client *upstreamClient, x authserver.AuthorizationParams, scope string) form {
 	var query form
 	query.add("client_id", client.id)
 	query.add("response_type", "code")
 	query.add("redirect_uri", x.RedirectURI)
-	query.add("code_challenge", x.CodeChallenge)
-	query.add("code_challenge_method", "S256")
+	if x.CodeChallenge != "" {
+		query.add("code_challenge", x.CodeChallenge)
+		query.add("code_challenge_method", "S256")
+	}
 	query.addSet("state", x.State)
-	query.addSet("scope", p.scope(r.Context(), p.orDefaultScopes(to, x)))
+	query.addSet("scope", scope)
 	query.addSet("resource", p.resource(x.Resource))
 	query.addSet("prompt", x.Prompt)
 	query.addSet("nonce", x.Nonce)
@@ -37,13 +54,7 @@ func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Clien
 	query.addSet("max_age", x.MaxAge)
 	query.addSet("ui_locales", x.UILocales)
 	query.addSet("acr_values", x.ACRValues)
-
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Location", withQuery(to, query))
-	w.WriteHeader(http.StatusFound)
-	return nil
+	return query
 }
 
 // orDefaultScopes returns the requested scopes, or those that the resource

@@ -266,11 +266,7 @@ func (b *Broker) authRequest(c *oauth.Client, p authserver.AuthorizationParams) 
 	if len(p.UILocales) <= maxLocales {
 		request.locales = p.UILocales
 	}
-	if tx := (&transaction{request: *request}).encode(); len(tx) > maxTransaction {
-		return nil, oauth.ErrInvalidRequest.Describe(fmt.Sprintf(
-			"The request is too large by %d bytes: shorten state, scope or redirect_uri", len(tx)-maxTransaction))
-	}
-	return request, nil
+	return request, request.checkSize()
 }
 
 // grantedScopes drops what is not known here (RFC 6749 §3.3).

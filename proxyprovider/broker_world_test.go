@@ -72,6 +72,7 @@ type loginUpstream struct {
 	users     map[string]*idp.Identity
 	err       error // of AuthorizationURL and Exchange
 	exchanges int
+	givenUp   int // exchanges whose context ended
 	next      int
 	revoked   []string
 	hold      chan struct{} // Exchange waits for it, unless nil
@@ -122,6 +123,7 @@ func (u *loginUpstream) Exchange(ctx context.Context, c idp.Callback) (*idp.Iden
 		select {
 		case <-hold:
 		case <-ctx.Done():
+			u.set(func(u *loginUpstream) { u.givenUp++ })
 			return nil, nil, fmt.Errorf("%w: %w", idp.ErrTrouble, ctx.Err())
 		}
 	}
@@ -231,7 +233,7 @@ func newBrokerClients() *brokerClients {
 		brokerClient(webClient, "Web client", "https://client.example/cb", "https://client.example/other"),
 		brokerClient(otherClient, "Other client", "https://other.example/cb"),
 		brokerClient(loopbackClient, "Desktop client", "http://127.0.0.1/cb"),
-		brokerClient(appClient, "Phone client", "com.example.app:/cb"),
+		brokerClient(appClient, "Phone client", "com.example.app:/cb", "com.example.app://host/cb"),
 		brokerClient(knownClient, "Known client", "https://known.example/cb"),
 		brokerClient(documentClient, "Document client", "https://client.example/cb"),
 	} {

@@ -49,7 +49,7 @@ func TestConsentForgery(t *testing.T) {
 		}},
 		{"with the cookie twice", http.StatusBadRequest, "did not send its cookie", func(b *brokerBrowser, action string, form url.Values) *brokerPage {
 			c := b.cookiesNamed("__Host-mcp_b")[0]
-			return b.do("POST", action, form, "Cookie", c.Name+"=AAAAAAAAAAAAAAAAAAAAAA")
+			return b.do("POST", action, form, "Cookie", c.Name+"="+c.Value)
 		}},
 		{"altered", http.StatusBadRequest, "not valid", func(b *brokerBrowser, action string, form url.Values) *brokerPage {
 			sealed := form.Get("request")
@@ -219,6 +219,9 @@ func TestLookingUsesNothingUp(t *testing.T) {
 		if page := look(); page.location != "" || len(page.cookies) != 0 || page.status == http.StatusOK {
 			t.Errorf("status %d, location %q, cookies %v", page.status, page.location, page.cookies)
 		}
+	}
+	if status := b.do("HEAD", back, nil).status; status != http.StatusNoContent {
+		t.Errorf("HEAD is answered by %d", status)
 	}
 	if w.upstream.exchanges != 0 {
 		t.Error("the code was used up")

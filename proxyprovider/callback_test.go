@@ -228,9 +228,15 @@ func TestGivenUpCallback(t *testing.T) {
 	if err := <-gone; err == nil {
 		t.Fatal("the first load was not given up")
 	}
+	time.Sleep(100 * time.Millisecond) // for the server to notice; if not, the test still holds
 	second := make(chan *brokerPage)
 	go func() { second <- b.get(back) }()
 	time.Sleep(50 * time.Millisecond) // the second joins the first; if it comes later, it gets a page
+	w.upstream.set(func(u *loginUpstream) {
+		if u.givenUp > 0 {
+			t.Error("the exchange ended with the browser's first request")
+		}
+	})
 	close(hold)
 	if page := <-second; page.location != "" {
 		page.code(webClient)
@@ -302,6 +308,18 @@ func TestLargeRequests(t *testing.T) {
 		}
 	}
 	half.get(back).wantPage(http.StatusBadRequest, "not known in this browser")
+
+	// Many of them are together no more than a server takes.
+	for range 12 {
+		b.get(w.authorizeURL(webClient, "state", state)).wantSilent()
+	}
+	size := 0
+	for _, c := range append(b.cookiesNamed("__Host-mcp_t"), b.cookiesNamed("__Host-mcp_u")...) {
+		size += len(c.Value)
+	}
+	if size > 24<<10 || size < 16<<10 {
+		t.Errorf("the logins under way take %d bytes", size)
+	}
 
 	refused := b.get(w.authorizeURL(strings.Repeat("c", 2000), "state", state))
 	if q := query(refused.location); q.Get("error") != "invalid_request" || !strings.Contains(q.Get("error_description"), "too large") {

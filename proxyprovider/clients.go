@@ -17,7 +17,11 @@ type clientStore struct {
 	seals  *sealers
 	policy *oauth.RedirectPolicy
 	auth   string // ProxyConfig.ClientAuth
-	now    func() time.Time
+	// direct and relayed tell which registrations are good: those with the client's
+	// own redirect URIs upstream, and those with our callback, which is then this.
+	direct  bool
+	relayed callbackHash
+	now     func() time.Time
 }
 
 // newStaticClients checks the static clients.
@@ -46,6 +50,11 @@ func (s *clientStore) GetClient(_ context.Context, clientID string) (*oauth.Clie
 	sealed, err := s.open(clientID)
 	if err != nil {
 		return nil, err
+	}
+	// What is registered upstream must be what we send there: after a change of
+	// the callback, clients register again.
+	if sealed.callback == (callbackHash{}) && !s.direct || sealed.callback != (callbackHash{}) && sealed.callback != s.relayed {
+		return nil, errUnknownClient(errors.New("it is registered upstream with another redirect URI than is used now"))
 	}
 	kept, _, err := s.policy.Filter(sealed.redirectURIs, sealed.applicationType)
 	if err != nil {

@@ -26,12 +26,21 @@ type Proxy interface {
 	// SkipPKCE returns true: the upstream checks the code verifier against the
 	// challenge that it got (the SDK's skipLocalPkceValidation).
 	authserver.PKCESkipper
-	// SupportsIssParameter returns false: the upstream redirects to the client
-	// itself, with its own iss parameter or none.
+	// SupportsIssParameter returns true with callback relay. With callback direct
+	// the upstream redirects to the client itself, with its own iss parameter or
+	// none. Where that depends on the upstream, ReviseMetadata and SendsIss tell.
 	authserver.IssParameter
-	// Run keeps the upstream's metadata fresh until ctx ends. It returns at once
-	// if there is nothing to discover, or if ProxyConfig.Discovery was given,
-	// which its owner runs. Without Run, metadata is fetched when it is needed.
+	authserver.ClientIssParameter
+	authserver.MetadataReviser
+	// Endpoints returns the handlers of the relay, which stand beside those of
+	// authserver.Server, by their path below the base URL; nil with callback
+	// direct.
+	Endpoints() map[string]http.Handler
+	// StripCookies removes the relay's cookies from a request that is passed on.
+	StripCookies(*http.Request)
+	// Run keeps the upstream's metadata fresh until ctx ends. It returns soon if
+	// there is nothing to discover, or if ProxyConfig.Discovery was given, which
+	// its owner runs. Without Run, metadata is fetched when it is needed.
 	Run(ctx context.Context)
 }
 
@@ -75,6 +84,48 @@ type ProxyConfig struct {
 	// and still be sent upstream with the secret that only the operator knows.
 	// Registered clients use the method that the upstream gave them.
 	ClientAuth string
+
+	// Callback is where the upstream sends its answers.
+	//
+	// With "direct", to the client's own redirect URI, as the SDK does: the
+	// redirect URIs of every client are registered upstream, and so is what its
+	// users consent to. An upstream that puts its iss into the answer (RFC 9207)
+	// breaks clients that compare it to ours.
+	//
+	// With "relay", to our callback, BaseURL + EndpointPrefix + "/callback", which
+	// is then the one redirect URI of every client upstream: those that register
+	// through us get it by themselves, for static clients the operator registers
+	// it. Users are asked for consent first, and the client gets a code of ours
+	// with our iss. That code is good for 60 seconds, for its client, redirect URI
+	// and verifier. Nothing is stored: replayed in that time it goes upstream
+	// again, and is refused there.
+	//
+	// "" means relay for an upstream whose discovered metadata announces iss, and
+	// direct otherwise. A client that registers through us keeps what held when it
+	// registered. For static clients what the metadata says now decides, and a
+	// warning tells what to register. While the metadata cannot be had, it counts
+	// as announcing nothing.
+	//
+	// After a change of Callback from or to "direct" or "relay", and of the
+	// callback's URL, clients for which something else is registered upstream are
+	// unknown, and register again.
+	Callback string
+	// BaseURL is where our endpoints are; the Issuer if empty.
+	BaseURL string
+	// EndpointPrefix is the path of the relay's endpoints below BaseURL;
+	// "/mcp-auth" if empty.
+	EndpointPrefix string
+	// Consent is about the relay's consent page. It is never remembered, whatever
+	// Remember says: who signs in is known only after the client has the token, so
+	// that it could not be compared to who consented.
+	Consent ConsentConfig
+	// Resources, ResourceNames and ScopeDescriptions are for the consent page. The
+	// names are by identifier; without one the page has its host.
+	Resources                        *oauth.ResourceSet
+	ResourceNames, ScopeDescriptions map[string]string
+	// ClientIP returns the address of the user, for logs. Default: the host of
+	// RemoteAddr.
+	ClientIP func(*http.Request) string
 
 	// OmitResource keeps the resource parameter (RFC 8707) from the upstream, for
 	// one that refuses requests that have it, as Microsoft Entra does
@@ -160,8 +211,17 @@ func NewProxy(cfg ProxyConfig) (Proxy, error) {
 		defaults:     cfg.DefaultScopes,
 	}
 	p.store = &p.clients
+	reg := &registrar{clientStore: &p.clients, upstream: up, seen: newSeenIDs(maxSeenIDs)}
 	if register {
-		p.store = &registrar{clientStore: &p.clients, upstream: up, seen: newSeenIDs(maxSeenIDs)}
+		p.store = reg
+	}
+	if p.relay, err = newRelay(&cfg, p); err != nil {
+		return nil, err
+	}
+	reg.relay = p.relay
+	p.clients.direct = p.relay == nil || !p.relay.always
+	if p.relay != nil {
+		p.clients.relayed = hashCallback(p.relay.callbackURL())
 	}
 	if revoke {
 		return &revokingProxy{p}, nil
@@ -190,10 +250,14 @@ type proxy struct {
 	omitResource bool
 	dropScopes   []string
 	defaults     func(resource string) []string
+	relay        *relay // nil if the callback is direct
 }
 
 // Run implements Proxy.
 func (p *proxy) Run(ctx context.Context) {
+	if p.relay != nil && len(p.clients.static) > 0 {
+		p.relay.wanted(ctx) // tells the operator before the first user comes
+	}
 	if p.upstream.ownsDiscovery {
 		p.upstream.discovery.Run(ctx)
 	}
@@ -201,8 +265,9 @@ func (p *proxy) Run(ctx context.Context) {
 
 // ReviseMetadata implements authserver.MetadataReviser: an endpoint that the
 // upstream turns out not to have is not advertised, so that clients do not try
-// to register in vain, and offline_access is if the upstream knows it, since
-// clients ask for a refresh token only then.
+// to register in vain, offline_access is if the upstream knows it, since clients
+// ask for a refresh token only then, and iss is if answers are relayed because
+// the upstream announces it.
 func (p *proxy) ReviseMetadata(ctx context.Context, m *oauth.Metadata) {
 	d := p.upstream.discovery
 	if d == nil {
@@ -211,6 +276,9 @@ func (p *proxy) ReviseMetadata(ctx context.Context, m *oauth.Metadata) {
 	upstream, err := d.Metadata(ctx)
 	if err != nil {
 		return // it may have them
+	}
+	if p.relay != nil {
+		m.AuthorizationResponseIssParameterSupported = p.relay.wanted(ctx)
 	}
 	if upstream.RegistrationEndpoint == "" && p.upstream.configured[registrationEndpoint] == "" {
 		m.RegistrationEndpoint = ""
@@ -231,7 +299,7 @@ func (p *proxy) Clients() authserver.ClientStore { return p.store }
 func (p *proxy) SkipPKCE() bool { return true }
 
 // SupportsIssParameter implements authserver.IssParameter.
-func (p *proxy) SupportsIssParameter() bool { return false }
+func (p *proxy) SupportsIssParameter() bool { return p.relay != nil && p.relay.always }
 
 // ChallengeForCode returns "": only the upstream knows, and checks.
 func (p *proxy) ChallengeForCode(context.Context, *oauth.Client, string) (string, error) {

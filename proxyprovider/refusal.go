@@ -50,6 +50,9 @@ func standardCode(code string) string {
 	return code
 }
 
+// maxErrorCode bounds an error code that is passed on.
+const maxErrorCode = 64
+
 // clientError is the answer to the client when the upstream refuses a token or
 // revocation request. What the upstream said is its cause, which the Server
 // logs; what the operator has to act on is logged here as an error.
@@ -68,12 +71,15 @@ func (u *upstream) clientError(operation string, c *upstreamClient, r *refusal, 
 		return oauth.ErrInvalidClient.Describe("The identity provider refused the client's credentials; check its secret with the operator of this server")
 	case code == "invalid_client":
 		tell("the upstream identity provider refuses a configured client; check its client_id, its secret and client_auth")
-		return oauth.ErrServerError.Describe("The identity provider refused this client as this server's operator configured it")
+		return oauth.ErrInvalidClient.Describe("The identity provider refused this client as this server's operator configured it")
 	case code == "server_error", code == "temporarily_unavailable", code == "slow_down":
 		return unavailable(cause)
 	default:
 		tell("the upstream identity provider refused a request with an error that is not known here")
-		return oauth.ErrServerError.Describe("The identity provider refused the request")
+		if r.status >= 500 || !oauth.ValidScope(r.code) || len(r.code) > maxErrorCode { // error has the characters of scope (RFC 6749 §5.2)
+			return oauth.ErrServerError.Describe("The identity provider refused the request")
+		}
+		return oauth.NewError(r.code, "The identity provider refused the request").WithStatus(http.StatusBadRequest).Because(cause)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
@@ -19,6 +20,7 @@ import (
 type registrar struct {
 	*clientStore
 	upstream *upstream
+	relay    *relay // nil if the callback is direct
 	seen     *seenIDs
 	// closedLog and sharedLog keep what strangers can provoke to one line each.
 	closedLog, sharedLog onceLog
@@ -32,6 +34,10 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 	asked.Extra = nil
 	if !slices.Contains(append(sealedMethods(), ""), asked.TokenEndpointAuthMethod) {
 		return nil, oauth.ErrInvalidClientMetadata.Describe("token_endpoint_auth_method must be none, client_secret_basic or client_secret_post: no other can be relayed")
+	}
+	relayed := s.relay != nil && s.relay.wanted(ctx)
+	if relayed {
+		s.relay.ownCallback(&asked)
 	}
 	body, err := json.Marshal(asked)
 	if err != nil {
@@ -59,7 +65,21 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 	if err := s.checkOwn(registered.ClientID, body); err != nil {
 		return nil, err
 	}
-	return s.handOut(registered)
+	if relayed {
+		registered.RedirectURIs, registered.ApplicationType = c.RedirectURIs, c.ApplicationType
+	}
+	return s.handOut(registered, relayed)
+}
+
+// ownCallback puts our callback in the place of the client's redirect URIs, and
+// the application type with which an upstream accepts it (OpenID Connect Dynamic
+// Client Registration §2): web clients have https, native ones http on loopback.
+func (y *relay) ownCallback(m *oauth.ClientMetadata) {
+	m.RedirectURIs = []string{y.callbackURL()}
+	m.ApplicationType = oauth.ApplicationTypeWeb
+	if strings.HasPrefix(y.origin, "http:") {
+		m.ApplicationType = oauth.ApplicationTypeNative
+	}
 }
 
 func (s *registrar) request(ctx context.Context, body []byte) (*safehttp.Answer, error) {
@@ -196,7 +216,7 @@ func (s *registrar) checkOwn(upstreamID string, metadata []byte) error {
 }
 
 // handOut seals what has to be remembered into the client_id.
-func (s *registrar) handOut(c *oauth.Client) (*oauth.Client, error) {
+func (s *registrar) handOut(c *oauth.Client, relayed bool) (*oauth.Client, error) {
 	sealed := &sealedClient{
 		upstreamID:      c.ClientID,
 		secret:          c.ClientSecret,
@@ -207,6 +227,9 @@ func (s *registrar) handOut(c *oauth.Client) (*oauth.Client, error) {
 		applicationType: c.ApplicationType,
 		name:            c.ClientName,
 		scope:           c.Scope,
+	}
+	if relayed {
+		sealed.callback = s.relayed
 	}
 	errTooLong := oauth.ErrInvalidClientMetadata.Describe("The client metadata is too long for this server; register fewer or shorter redirect URIs")
 	if !sealed.fit() {

@@ -88,6 +88,7 @@ func TestNeverSilentOnThisDevice(t *testing.T) {
 			b.login(client, "alice").code(client) // asks each time
 		}
 	}
+	b.get(w.authorizeURL(appClient, "redirect_uri", "com.example.app://host/cb")).wantConsent()
 	if n := len(b.cookiesNamed("__Host-mcp_c")); n != 0 {
 		t.Error("there is something remembered")
 	}
@@ -173,6 +174,23 @@ func TestAnotherUserSignsIn(t *testing.T) {
 		u.users["carol"] = &carol
 	})
 	b.get(w.upstream.signIn(t, b.get(w.authorizeURL(webClient)).location, "carol")).wantConsent()
+}
+
+// TestMemoriesEndOneByOne, though they share a cookie, and all of them earlier if
+// the operator says so.
+func TestMemoriesEndOneByOne(t *testing.T) {
+	w := newBrokerWorld(t)
+	b := w.browser()
+	b.login(webClient, "alice").code(webClient)
+	w.clock.advance(60 * 24 * time.Hour)
+	b.login(otherClient, "alice").code(otherClient)
+	b.get(w.authorizeURL(webClient)).wantSilent()
+	w.clock.advance(30 * 24 * time.Hour)
+	b.get(w.authorizeURL(webClient)).wantConsent()
+	b.get(w.authorizeURL(otherClient)).wantSilent()
+	w.config.Consent.Remember = 30 * 24 * time.Hour
+	w.start()
+	b.get(w.authorizeURL(otherClient)).wantConsent()
 }
 
 // TestMemoryIsBounded: the oldest are forgotten, and the cookie stays one.

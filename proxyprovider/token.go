@@ -11,8 +11,14 @@ import (
 )
 
 // ExchangeCode redeems the code upstream. The upstream holds it to its client,
-// redirect URI and code verifier.
+// redirect URI and code verifier; a relayed one is held to them here first.
 func (p *proxy) ExchangeCode(ctx context.Context, c *oauth.Client, x authserver.CodeExchange) (*oauth.Tokens, error) {
+	if p.relays(ctx, c) {
+		var err error
+		if x, err = p.relay.openCode(c, x); err != nil {
+			return nil, err
+		}
+	}
 	var f form
 	f.add("grant_type", oauth.GrantTypeAuthorizationCode)
 	f.add("code", x.Code)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -35,6 +36,15 @@ type authRequest struct {
 	prompt, loginHint, locales string
 	// nonce, maxAge and acrValues are what a relay passes on besides.
 	nonce, maxAge, acrValues string
+}
+
+// checkSize refuses a request that does not fit into cookies.
+func (q *authRequest) checkSize() error {
+	if size := len((&transaction{request: *q}).encode()); size > maxTransaction {
+		return oauth.ErrInvalidRequest.Describe(fmt.Sprintf(
+			"The request is too large by %d bytes: shorten state, scope or redirect_uri", size-maxTransaction))
+	}
+	return nil
 }
 
 // purpose is what a login is for. One for the page of connected apps must never

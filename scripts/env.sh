@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The modules of this repository, each with its own go.mod.
 # shellcheck disable=SC2034
-modules=(. examples caddytest)
+modules=(. examples caddytest bench)
 
 # What xcaddy builds with: Caddy without databases that nobody here needs.
 export GOFLAGS="${GOFLAGS:-} -tags=nobadger,nomysql,nopgx"

@@ -18,8 +18,9 @@ import (
 // otherwise.
 const MaxBody = 1 << 20
 
-// Timeout bounds one exchange, connection and body included.
-const Timeout = 10 * time.Second
+// Timeout bounds one exchange, connection and body included, so that an answer
+// can be given within ten seconds.
+const Timeout = 9500 * time.Millisecond
 
 // ErrTooLarge is returned when an answer has more bytes than allowed.
 var ErrTooLarge = errors.New("the answer is too large")

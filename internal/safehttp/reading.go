@@ -1,0 +1,22 @@
+package safehttp
+
+import (
+	"net/http"
+	"time"
+)
+
+// RefusalTime is how long a client may go on sending the body of a request that
+// is answered without being read. net/http reads on before it sends the answer,
+// so that without a bound a slow client would hold the connection.
+const RefusalTime = 2 * time.Second
+
+// BoundReading bounds how long the body of r may take from now on. A later
+// bound replaces it, and the next request on the connection has its own.
+// Writers that know no deadline are left alone.
+func BoundReading(w http.ResponseWriter, r *http.Request, limit time.Duration) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	// http.ErrNotSupported, from test recorders: there is no connection to hold.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
+}
