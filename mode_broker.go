@@ -371,23 +371,35 @@ func (env ModeEnv) newClients(control *control) (authserver.ClientStore, error) 
 	if r := env.Registration; r != nil {
 		cfg.SecretExpiry = timeDuration(r.SecretExpiry)
 	}
-	if env.Registration == nil || !env.Registration.MetadataDocumentsOff {
-		documents := authserver.DocumentsConfig{Policy: env.RedirectPolicy, Logger: env.Logger}
-		if r := env.Registration; r != nil {
-			documents.Hosts = r.DocumentHosts
-			documents.PrivateOrigins = r.PrivateDocumentOrigins
-		}
-		fetched, err := authserver.NewDocuments(documents)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Documents = fetched
+	var err error
+	if cfg.Documents, err = env.documents(); err != nil {
+		return nil, err
 	}
 	clients, err := authserver.NewClients(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return clients.Store(), nil
+}
+
+// documents returns the metadata documents of clients, nil if they are turned
+// off. What was fetched is kept over a reload: a client's vendor that is down
+// just then locks nobody out.
+func (env ModeEnv) documents() (*authserver.Documents, error) {
+	cfg := authserver.DocumentsConfig{Policy: env.RedirectPolicy, Logger: pooledLogger("mcp_auth.clients")}
+	if r := env.Registration; r != nil {
+		if r.MetadataDocumentsOff {
+			return nil, nil
+		}
+		cfg.Hosts, cfg.PrivateOrigins = r.DocumentHosts, r.PrivateDocumentOrigins
+	}
+	p, err := env.app.acquire("documents", []any{env.Issuer, cfg.Hosts, cfg.PrivateOrigins, cfg.Policy}, func() (any, error) {
+		return authserver.NewDocuments(cfg)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.value.(*authserver.Documents), nil
 }
 
 // authenticateIntrospection tells which resource a caller of the introspection

@@ -168,7 +168,7 @@ func (b *tab) observe(event any) {
 		switch {
 		case err != nil:
 			say("a request to %q", e.Request.URL)
-		case u.Scheme == "data":
+		case u.Scheme == "data", e.Type != network.ResourceTypeDocument && u.Path == "/favicon.ico" && sameOrigin(e.Request.URL, e.DocumentURL):
 		case e.Type != network.ResourceTypeDocument:
 			say("the page at %s loads %s", e.DocumentURL, e.Request.URL)
 		case u.Hostname() != "localhost" && u.Hostname() != "127.0.0.1" && !slices.Contains(b.view.Sites, u.Hostname()):
@@ -191,6 +191,13 @@ func (b *tab) observe(event any) {
 		details, _ := json.Marshal(e.Issue.Details)
 		say("issue %s: %s", e.Issue.Code, details)
 	}
+}
+
+// sameOrigin reports whether two addresses have the same scheme, host and port.
+func sameOrigin(a, b string) bool {
+	u, errA := url.Parse(a)
+	v, errB := url.Parse(b)
+	return errA == nil && errB == nil && u.Scheme == v.Scheme && u.Host == v.Host
 }
 
 // complaints are what the browser has complained of since the last call.
@@ -247,7 +254,7 @@ func (b *tab) fill(name, text string) {
 func (b *tab) signIn(user, password string) {
 	b.t.Helper()
 	b.await(`!!document.querySelector("input[name=password]")`)
-	b.do(chromedp.SetValue(chromedp.CSS("input[name=username]"), ""))
+	evaluate[string](b, `document.querySelector("input[name=username]").value = ""`)
 	b.fill("username", user)
 	b.fill("password", password)
 	b.click("button.primary")
