@@ -16,7 +16,7 @@ func (b *bench) profileLoad(ctx context.Context, c *caddy, name string, v varian
 	if b.profile <= 0 {
 		return nil
 	}
-	file, err := os.Create(filepath.Join(b.dir, strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(name)+".prof"))
+	file, err := os.Create(filepath.Join(b.dir, strings.NewReplacer("/", "-", " ", "-", ",", "", ":", "").Replace(name)+".prof"))
 	if err != nil {
 		return err
 	}
