@@ -46,7 +46,7 @@ func loadPages(t *testing.T, signIn string) *caddyInstance {
 }
 
 const (
-	loginForm = `!!document.querySelector("input[name=password]")`
+	loginForm = `document.querySelector("input[name=password]")`
 	// hostileName turns the text around it, breaks lines and does not end.
 	hostileName = "\u202eknaB \u2066\u05d1\u05e0\u05e7 \u05d9\u05e9\u05e8\u05d0\u05dc \u0627\u0644\u0639\u0631\u0628\u064a\u0629 " +
 		"WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW"
@@ -73,7 +73,7 @@ func TestChromiumLooks(t *testing.T) {
 			b.awaitHeading("Example Agent wants to use Team Notes")
 			b.audit("consent-website")
 			b.visit(c.authorizeURL(hostile, longRedirect, "s", "notes:read", "notes:write"))
-			b.await(`!!document.querySelector(".target")`)
+			b.await(`document.querySelector(".target")`)
 			b.audit("consent-hostile")
 			b.visit(c.authorizeURL(nameless, "com.example.app:/callback", "s", "notes:read"))
 			b.awaitHeading("An app without a name")
@@ -86,7 +86,7 @@ func TestChromiumLooks(t *testing.T) {
 			b.await(loginForm)
 			b.audit("login")
 			b.signIn(aliceName, "wrong")
-			b.await(`!!document.querySelector("[role=alert]")`)
+			b.await(`document.querySelector("[role=alert]")`)
 			b.audit("login-wrong")
 			b.signIn(aliceName, alicePassword)
 			b.awaitHeading("Back in the app")
@@ -96,17 +96,17 @@ func TestChromiumLooks(t *testing.T) {
 			b.await(loginForm)
 			b.audit("connections-login")
 			b.signIn(aliceName, alicePassword)
-			b.await(`!!document.querySelector(".grants")`)
+			b.await(`document.querySelector(".grants")`)
 			b.audit("connections")
 			b.click("button[value=revoke-all]")
-			b.await(`!!document.querySelector("[role=status]")`)
+			b.await(`document.querySelector("[role=status]")`)
 			b.audit("connections-empty")
 
-			b.visit(c.Origin + "/mcp-auth/callback?state=x")
-			b.awaitHeading("This sign-in is not known")
+			b.visit(c.Origin + "/mcp-auth/consent")
+			b.awaitHeading("There is nothing to do here")
 			b.audit("problem")
 			b.visit(c.Origin + "/authorize?client_id=unknown&redirect_uri=https://evil.example")
-			b.await(`!!document.querySelector("h1")`)
+			b.await(`document.querySelector("h1")`)
 			b.audit("problem-client")
 		})
 	}

@@ -253,7 +253,7 @@ func (b *tab) fill(name, text string) {
 // signIn waits for the form, fills it in and sends it.
 func (b *tab) signIn(user, password string) {
 	b.t.Helper()
-	b.await(`!!document.querySelector("input[name=password]")`)
+	b.await(loginForm)
 	evaluate[string](b, `document.querySelector("input[name=username]").value = ""`)
 	b.fill("username", user)
 	b.fill("password", password)
@@ -267,7 +267,7 @@ func (b *tab) await(condition string) {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	for {
-		there, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.readyState === "complete" && (`+condition+`)`))
+		there, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.readyState === "complete" && !!(`+condition+`)`))
 		if err == nil && there {
 			return
 		}

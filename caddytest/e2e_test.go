@@ -38,6 +38,10 @@ const proxySite = `
 }
 `
 
+// directSite is proxySite with the SDK's way: the upstream answers the client
+// itself. That is the default for upstreams that do not announce iss.
+var directSite = strings.Replace(proxySite, "issuer %s", "issuer %s\ncallback direct", 1)
+
 const clientRedirect = "http://127.0.0.1:41998/callback"
 
 // toolNames are the tools of the example MCP server.
@@ -208,7 +212,7 @@ func revoke(t *testing.T, endpoint, clientID, token string) {
 // the SDK's way, and what callback relay is for.
 func TestStrictGoClientRefusesTheUpstreamsIss(t *testing.T) {
 	idp := startIDP(t, idpOptions{})
-	c := loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t)))
+	c := loadCaddy(t, fmt.Sprintf(directSite, idp, startMCPServer(t)))
 	if _, err := connectGo(t, c.Origin+"/mcp"); err == nil || !strings.Contains(err.Error(), "iss") {
 		t.Errorf("connecting gave %v, want an error about iss", err)
 	}
@@ -226,7 +230,7 @@ func TestUserDeclines(t *testing.T) {
 // at iss.
 func TestNPMClient(t *testing.T) {
 	idp := startIDP(t, idpOptions{})
-	c := loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t)))
+	c := loadCaddy(t, fmt.Sprintf(directSite, idp, startMCPServer(t)))
 	type result struct {
 		Issuer   string   `json:"issuer"`
 		Resource string   `json:"resource"`
@@ -277,7 +281,7 @@ func TestStrictClient(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			idp := startIDP(t, tt.idp)
-			c := loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t)))
+			c := loadCaddy(t, fmt.Sprintf(directSite, idp, startMCPServer(t)))
 			var got result
 			stderr, err := runNode(t, "strictclient.mjs", map[string]any{"url": c.Origin + "/mcp"}, &got)
 			if err != nil {

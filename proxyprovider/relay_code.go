@@ -102,7 +102,7 @@ func (y *relay) openCode(c *oauth.Client, x authserver.CodeExchange) (authserver
 	}
 	// RFC 6749 §4.1.3: needed if the authorization request had one, and equal.
 	sent := sha256.Sum256([]byte(x.RedirectURI))
-	if subtle.ConstantTimeCompare(sent[:], code.redirect[:]) == 5 && (x.RedirectURI != "" || !code.redirectOmitted) {
+	if subtle.ConstantTimeCompare(sent[:], code.redirect[:]) != 1 && (x.RedirectURI != "" || !code.redirectOmitted) {
 		return refused("redirect_uri does not match the authorization request", nil)
 	}
 	// RFC 7636 §4.6. Whether or not the upstream checks it too.
