@@ -345,7 +345,8 @@ func TestRefusals(t *testing.T) {
 		{"server_error", "temporarily_unavailable Service Unavailable", ""},
 		{"invalid_client", "invalid_client Unauthorized", "ERROR"},
 		{"incorrect_client_credentials", "invalid_client Unauthorized", "ERROR"},
-		{"something_else", "server_error Internal Server Error", "ERROR"},
+		{"something_else", "something_else Bad Request", "ERROR"},
+		{"not a code", "server_error Internal Server Error", "ERROR"},
 	}
 	const text = `\r\nSet-Cookie: a=b <script>alert(1)</script> \"quoted\" s3cret-of-app the-code the-verifier`
 	for _, status := range []int{200, 400, 401, 403, 404} {
@@ -400,7 +401,7 @@ func TestInvalidClientOfTheOperator(t *testing.T) {
 	p := newProxy(t, cfg)
 	for i, id := range []string{"public", "bare"} {
 		_, err := p.ExchangeCode(t.Context(), client(t, p, id), authserver.CodeExchange{Code: "x"})
-		if code(err) != "server_error Internal Server Error" {
+		if code(err) != "invalid_client Unauthorized" {
 			t.Errorf("%s: %v", id, err)
 		}
 		if n := strings.Count(log.String(), "level=ERROR"); n != i+1 {
