@@ -114,11 +114,31 @@ type authParser struct {
 	// came to.
 	mode, modeName string
 	parsed         any
-	// broker holds the settings of the broker that stand beside upstream.
+	// broker holds the settings that stand beside upstream, accounts or proxy.
 	broker BrokerMode
-	// brokerSetting is the first of them, with its place.
-	brokerSetting string
-	brokerPlace   position
+	// brokerSetting is the first that is for upstream and accounts alone, and
+	// pageSetting the first about the pages for browsers.
+	brokerSetting, pageSetting placedSetting
+}
+
+// placedSetting is the name of a setting, "" for none, with its place.
+type placedSetting struct {
+	name  string
+	place position
+}
+
+func (s *placedSetting) note(d *caddyfile.Dispenser) {
+	if s.name == "" {
+		s.name, s.place = d.Val(), here(d)
+	}
+}
+
+// refuse is the error if the setting is there.
+func (s *placedSetting) refuse(mode string) error {
+	if s.name == "" {
+		return nil
+	}
+	return s.place.errorf("%s belongs to upstream and accounts, where this server issues the tokens; with %s another server does", s.name, mode)
 }
 
 // finish puts the mode together once the block is read.
@@ -126,7 +146,8 @@ func (p *authParser) finish(start position) error {
 	if p.parsed == nil {
 		return start.errorf("mcp_auth: %s", errNoMode)
 	}
-	if mode, ok := p.parsed.(*BrokerMode); ok {
+	switch mode := p.parsed.(type) {
+	case *BrokerMode:
 		mode.Allow = p.broker.Allow
 		mode.Consent = p.broker.Consent
 		mode.Tokens = p.broker.Tokens
@@ -134,8 +155,24 @@ func (p *authParser) finish(start position) error {
 		if err := mode.check(); err != nil {
 			return start.errorf("mcp_auth: %s", err)
 		}
-	} else if p.brokerSetting != "" {
-		return p.brokerPlace.errorf("%s belongs to upstream and accounts, where this server issues the tokens; with %s another server does", p.brokerSetting, p.mode)
+	case *ProxyMode:
+		if err := p.brokerSetting.refuse(p.mode); err != nil {
+			return err
+		}
+		if mode.Callback == "direct" && p.pageSetting.name != "" {
+			return p.pageSetting.place.errorf("%s has no effect: with callback direct there are no pages here; it is for callback relay", p.pageSetting.name)
+		}
+		mode.Consent = p.broker.Consent
+		mode.EndpointPrefix = p.broker.EndpointPrefix
+		if err := mode.check(); err != nil {
+			return start.errorf("mcp_auth: %s", err)
+		}
+	default:
+		for _, setting := range []placedSetting{p.brokerSetting, p.pageSetting} {
+			if err := setting.refuse(p.mode); err != nil {
+				return err
+			}
+		}
 	}
 	if err := p.handler.checkMode(p.parsed); err != nil {
 		return start.errorf("mcp_auth: %s", err)
@@ -184,10 +221,11 @@ func (p *authParser) setting(d *caddyfile.Dispenser) error {
 		return p.setMode(d, parseUpstream)
 	case "accounts":
 		return p.setMode(d, parseAccounts)
-	case "allow", "consent", "tokens", "endpoint_prefix":
-		if p.brokerSetting == "" {
-			p.brokerSetting, p.brokerPlace = name, here(d)
-		}
+	case "allow", "tokens":
+		p.brokerSetting.note(d)
+		return p.broker.setting(d)
+	case "consent", "endpoint_prefix":
+		p.pageSetting.note(d)
 		return p.broker.setting(d)
 	default:
 		return d.Errf("%s is no setting of mcp_auth; there are upstream, accounts, proxy, authorization_server, allow, resource, client, registration, consent, tokens, rate_limit, base_url, endpoint_prefix, service_documentation and insecure_dev", name)

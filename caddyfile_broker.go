@@ -5,7 +5,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// setting parses a setting of mcp_auth that belongs to upstream and accounts.
+// setting parses a setting of mcp_auth that belongs to upstream and accounts; of
+// these, consent and endpoint_prefix also to proxy.
 func (m *BrokerMode) setting(d *caddyfile.Dispenser) error {
 	switch d.Val() {
 	case "allow":

@@ -149,6 +149,11 @@ type ProxyMode struct {
 	// register themselves keep what held when they did.
 	Callback string `json:"callback,omitempty"`
 
+	// Consent is about the consent page of callback relay. It is never remembered:
+	// who signed in is not known here, so that an earlier consent may be somebody
+	// else's.
+	Consent *Consent `json:"consent,omitempty"`
+
 	// EndpointPrefix is the path of the callback and the consent page of callback
 	// relay. Default: /mcp-auth.
 	EndpointPrefix string `json:"endpoint_prefix,omitempty"`
@@ -205,6 +210,9 @@ func (m *ProxyMode) check() error {
 	default:
 		return fmt.Errorf("proxy: callback %q is unknown; there are direct and relay", m.Callback)
 	}
+	if m.Consent != nil && m.Consent.Remember != 0 {
+		return fmt.Errorf("proxy: consent is never remembered here, since who signs in is known to the client alone; drop remember")
+	}
 	switch m.ClientAuth {
 	case "", "basic", "post", "none":
 	default:
@@ -240,6 +248,10 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		return nil, err
 	}
 	mode.Verifier = verifier
+	var consent proxyprovider.ConsentConfig
+	if c := r.Consent; c != nil {
+		consent = proxyprovider.ConsentConfig{Skip: c.Skip, Title: c.Title, LogoURL: c.Logo, Color: c.Color}
+	}
 	register := env.Dynamic && (r.RegistrationURL != "" || r.Issuer != "")
 	provider, err := proxyprovider.NewProxy(proxyprovider.ProxyConfig{
 		Issuer:                env.Issuer,
@@ -254,6 +266,7 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		Callback:              r.Callback,
 		BaseURL:               env.BaseURL,
 		EndpointPrefix:        r.EndpointPrefix,
+		Consent:               consent,
 		Resources:             env.Resources,
 		ResourceNames:         env.ResourceNames,
 		ScopeDescriptions:     env.ScopeDescriptions,

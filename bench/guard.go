@@ -163,10 +163,10 @@ func proxied(c *caddy, name, addr, path string, status int, tokens ...string) va
 		}
 		requests[i] = post(nil, addr, path, headers, "application/json", call)
 	}
-	return variant{name: name, pid: c.pid(), load: repeat(addr, clients, status, requests...)}
+	return variant{name: name, pid: c.pid(), load: repeat(addr, clients, status, requests...), unlike: len(requests)}
 }
 
-// compareProxied compares. While the variants warm up every token is seen.
+// compareProxied compares, and records profiles.
 func (b *bench) compareProxied(ctx context.Context, c *caddy, name string, variants []variant) ([]*measurement, error) {
 	got, err := b.compare(ctx, variants...)
 	if err != nil {

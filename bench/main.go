@@ -43,7 +43,7 @@ func main() {
 	flag.StringVar(&b.caddy, "caddy", "caddy", "Caddy `binary` with this plugin")
 	flag.StringVar(&b.npm, "npm", "npm", "`folder` with sdk.mjs and its node_modules")
 	flag.StringVar(&b.dir, "dir", "bench-results", "`folder` on a disk for stores, logs and profiles")
-	flag.IntVar(&b.rounds, "rounds", 9, "rounds of each measurement")
+	flag.IntVar(&b.rounds, "rounds", 7, "rounds of each measurement")
 	flag.DurationVar(&b.sliceTime, "slice", 500*time.Millisecond, "time of each slice of a round")
 	flag.IntVar(&b.grants, "grants", 100_000, "live grants whose memory is measured")
 	flag.DurationVar(&b.profile, "profile", 0, "record a CPU profile of Caddy for this long under each load (0: none)")

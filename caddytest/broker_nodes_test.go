@@ -130,10 +130,13 @@ func TestTwoNodes(t *testing.T) {
 	use(before, 200)
 	n.redis.Kill()
 	for range n.node {
-		if resp, answer := n.refresh(id, before["refresh_token"]); resp.StatusCode != 503 || answer["error"] != "temporarily_unavailable" {
-			t.Errorf("refresh without Redis: %d %v", resp.StatusCode, answer)
-		}
+		wait.Go(func() {
+			if resp, answer := n.refresh(id, before["refresh_token"]); resp.StatusCode != 503 || answer["error"] != "temporarily_unavailable" {
+				t.Errorf("refresh without Redis: %d %v", resp.StatusCode, answer)
+			}
+		})
 	}
+	wait.Wait()
 	use(before, 200) // what is known is young enough
 	n.redis.Start()
 	n.eventually(t, before, 200)

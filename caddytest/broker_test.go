@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,12 +43,19 @@ const accountsSite = `
 }
 `
 
+// hashes are those made so far, by password: each takes a while.
+var hashes sync.Map
+
 func hash(t *testing.T, password string) string {
 	t.Helper()
+	if known, ok := hashes.Load(password); ok {
+		return known.(string)
+	}
 	h, err := bcrypt.GenerateFromPassword([]byte(password), 10)
 	if err != nil {
 		t.Fatal(err)
 	}
+	hashes.Store(password, string(h))
 	return string(h)
 }
 

@@ -3,12 +3,11 @@ package caddytest_test
 import (
 	"fmt"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/kb"
 )
 
 // pagesSite is a broker for the pages; %s are who signs people in, and the
@@ -20,6 +19,7 @@ const pagesSite = `
 		resource /mcp {
 			name "Team Notes"
 			scopes notes:read notes:write
+			require notes:read
 			describe notes:read "Read your notes"
 			describe notes:write "Change and delete your notes"
 		}
@@ -55,11 +55,10 @@ const (
 // longRedirect is a redirect URI of 300 characters.
 var longRedirect = "https://client.example/" + strings.Repeat("a", 277)
 
-// TestChromiumLooks audits every page on a phone and on a desktop, light and
+// testChromiumLooks audits every page on a phone and on a desktop, light and
 // dark: layout, contrast, labels, headings, and nothing that the browser
 // complains of.
-func TestChromiumLooks(t *testing.T) {
-	browser := startChromium(t)
+func testChromiumLooks(t *testing.T, browser *chromium) {
 	c := loadPages(t, twoAccounts(t))
 	app := newLoopbackClient(t)
 	local := c.registerApp("Claude Code", "", app.redirect)
@@ -106,13 +105,128 @@ func TestChromiumLooks(t *testing.T) {
 			b.awaitHeading("There is nothing to do here")
 			b.audit("problem")
 			b.visit(c.Origin + "/authorize?client_id=unknown&redirect_uri=https://evil.example")
-			b.await(`document.querySelector("h1")`)
+			b.awaitHeading("This app is not known here")
 			b.audit("problem-client")
 		})
 	}
 }
 
-var _ = chromedp.Click[string]
-var _ = kb.Tab
-var _ = http.StatusOK
-var _ = url.Parse
+// testChromiumGerman: the pages are in the language of the browser.
+func testChromiumGerman(t *testing.T, browser *chromium) {
+	c := loadPages(t, twoAccounts(t))
+	app := newLoopbackClient(t)
+	id := c.registerApp("Claude Code", "https://claude.ai", app.redirect)
+	b := browser.open(t, view{Phone: true, Language: "de-AT,de;q=0.9,en;q=0.5"})
+	german := func(name string) {
+		t.Helper()
+		if got := evaluate[string](b, `document.documentElement.lang`); got != "de" {
+			t.Errorf("%s: the language is %s", name, got)
+		}
+		b.audit(name + "-de")
+	}
+	b.visit(c.authorizeURL(id, app.redirect, "s", "notes:read", "offline_access"))
+	b.await(`document.querySelector("button[value=allow]")?.textContent === "Erlauben"`)
+	german("consent")
+	b.click("button[value=allow]")
+	b.await(loginForm)
+	german("login")
+	b.signIn(aliceName, "wrong")
+	b.await(`document.querySelector("[role=alert]")`)
+	german("login-wrong")
+	b.signIn(aliceName, alicePassword)
+	b.awaitHeading("Back in the app")
+	c.redeem(id, app.redirect, app.answer())
+	b.visit(c.Origin + "/mcp-auth/connections")
+	b.signIn(aliceName, alicePassword)
+	b.await(`document.querySelector(".grants")`)
+	german("connections")
+	b.visit(c.Origin + "/mcp-auth/consent")
+	b.await(`document.querySelector("h1") && !document.querySelector(".grants")`)
+	german("problem")
+}
+
+// testChromiumBrand: title, logo and colour are on every page, and a colour on
+// which white could not be read gets black.
+func testChromiumBrand(t *testing.T, browser *chromium) {
+	c := newCaddy(t)
+	behind := newBackend(t)
+	behind.answer = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "image/svg+xml")
+		fmt.Fprint(w, `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><circle cx="20" cy="20" r="18" fill="#e0a800"/></svg>`)
+	}
+	brand := twoAccounts(t) + "\n\t\tconsent {\n\t\t\ttitle \"Example Industries\"\n\t\t\tlogo /logo.svg\n\t\t\tcolor \"#ffd23f\"\n\t\t}"
+	if err := c.load(memoryStore, fmt.Sprintf(pagesSite, brand, behind.addr())); err != nil {
+		t.Fatal(err)
+	}
+	app := newLoopbackClient(t)
+	id := c.registerApp("Claude Code", "", app.redirect)
+	for _, v := range []view{{}, {Phone: true, Dark: true}} {
+		v.Images = []string{"/logo.svg"}
+		t.Run(v.String(), func(t *testing.T) {
+			b := browser.open(t, v)
+			branded := func(name string) {
+				t.Helper()
+				if title := evaluate[string](b, "document.title"); !strings.HasSuffix(title, " · Example Industries") {
+					t.Errorf("%s: title %q", name, title)
+				}
+				if !evaluate[bool](b, `document.querySelector(".brand img").naturalWidth > 0`) {
+					t.Errorf("%s: the logo was not loaded", name)
+				}
+				b.audit("brand-" + name)
+			}
+			b.visit(c.authorizeURL(id, app.redirect, "s", "notes:read"))
+			b.awaitHeading("Claude Code wants to use Team Notes")
+			branded("consent")
+			color := evaluate[[]string](b, `(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.querySelector("button.primary")))`)
+			if want := []string{"rgb(255, 210, 63)", "rgb(0, 0, 0)"}; !slices.Equal(color, want) {
+				t.Errorf("the main button is %v, want %v", color, want)
+			}
+			b.click("button[value=allow]")
+			b.await(loginForm)
+			branded("login")
+			b.visit(c.Origin + "/mcp-auth/consent")
+			b.awaitHeading("There is nothing to do here")
+			branded("problem")
+		})
+	}
+}
+
+// testChromiumAudit: the audit sees what it is for.
+func testChromiumAudit(t *testing.T, browser *chromium) {
+	c := loadPages(t, twoAccounts(t))
+	b := browser.open(t, view{Phone: true})
+	b.visit(c.Origin + "/mcp-auth/connections")
+	b.await(loginForm)
+	for _, row := range []struct{ change, want string }{
+		{`document.querySelector("h1").style.color = "#999"`, "has a contrast of 2.8"},
+		{`document.querySelector("button").style.backgroundColor = "#7ea2ff"`, "has a contrast of 2."},
+		{`document.querySelector("input[name=username]").style.color = "#bbb"`, "has a contrast of 1."},
+		{`document.querySelector("input[name=username]").style.borderColor = "#ddd"`, "the edge of input#username"},
+		{`document.querySelector("label").remove()`, "input#username has no label"},
+		{`document.querySelector("button").textContent = ""`, "button.primary has no name"},
+		{`document.querySelector("main").style.minWidth = "500px"`, "scrolls sideways"},
+		{`document.querySelector("p").style.whiteSpace = "nowrap"; document.querySelector("p").textContent += " and more and more and more and more"`, "leaves the window|is wider inside"},
+		{`document.querySelector("h1").outerHTML = "<h2>Sign in</h2>"`, "0 h1"},
+		{`document.documentElement.removeAttribute("lang")`, "no language"},
+		{`document.title = ""`, "no title"},
+		{`document.querySelector("button").style.cssText = "min-height: 0; padding: 0; border: 0; font-size: 11px"`, "is small"},
+		{`document.querySelector("input[name=password]").setAttribute("aria-describedby", "nothing")`, "names the id nothing"},
+	} {
+		b.visit(c.Origin + "/mcp-auth/connections")
+		b.await(loginForm)
+		found := evaluate[[]string](b, fmt.Sprintf("%s, %s(%d)", row.change, auditScript, b.view.width()))
+		if !slices.ContainsFunc(found, func(s string) bool {
+			return slices.ContainsFunc(strings.Split(row.want, "|"), func(want string) bool { return strings.Contains(s, want) })
+		}) {
+			t.Errorf("%s: found %q, not %s", row.change, found, row.want)
+		}
+	}
+	b.complaints()
+	// What the policy forbids is noticed.
+	evaluate[bool](b, `document.body.append(Object.assign(new Image(), {src: "http://127.0.0.1:1/x.png"})), true`)
+	b.await(`document.images.length === 1`)
+	evaluate[bool](b, `new Promise((done) => { document.images[0].onerror = () => done(true); document.images[0].src += "?"; })`, chromedp.EvalAwaitPromise)
+	if found := strings.Join(b.complaints(), "\n"); !strings.Contains(found, "Content Security Policy") {
+		t.Errorf("no complaint about an image from elsewhere: %s", found)
+	}
+}

@@ -42,6 +42,27 @@ var focusScript string
 // patience is how long a tab waits for what a test expects.
 const patience = 15 * time.Second
 
+// TestChromium: the pages of the broker, with a browser and through Caddy.
+func TestChromium(t *testing.T) {
+	browser := startChromium(t)
+	for _, part := range []struct {
+		name string
+		test func(*testing.T, *chromium)
+	}{
+		{"consent and login", testChromiumConsentAndLogin},
+		{"identity provider", testChromiumUpstream},
+		{"remembered consent", testChromiumRemembers},
+		{"connections", testChromiumConnections},
+		{"foreign pages", testChromiumForeignPages},
+		{"looks", testChromiumLooks},
+		{"German", testChromiumGerman},
+		{"brand", testChromiumBrand},
+		{"audit", testChromiumAudit},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.test(t, browser) })
+	}
+}
+
 // chromium is a running Chromium. Its tabs share nothing.
 type chromium struct{ ctx context.Context }
 
@@ -86,6 +107,8 @@ type view struct {
 	NoScript    bool
 	// Sites are those beside localhost's ports that the person is meant to visit.
 	Sites []string
+	// Images are the paths of those that the pages show.
+	Images []string
 }
 
 func (v view) width() int64 {
@@ -168,7 +191,8 @@ func (b *tab) observe(event any) {
 		switch {
 		case err != nil:
 			say("a request to %q", e.Request.URL)
-		case u.Scheme == "data", e.Type != network.ResourceTypeDocument && u.Path == "/favicon.ico" && sameOrigin(e.Request.URL, e.DocumentURL):
+		case u.Scheme == "data":
+		case sameOrigin(e.Request.URL, e.DocumentURL) && (u.Path == "/favicon.ico" || slices.Contains(b.view.Images, u.Path)):
 		case e.Type != network.ResourceTypeDocument:
 			say("the page at %s loads %s", e.DocumentURL, e.Request.URL)
 		case u.Hostname() != "localhost" && u.Hostname() != "127.0.0.1" && !slices.Contains(b.view.Sites, u.Hostname()):
@@ -294,11 +318,11 @@ func (b *tab) describe() string {
 }
 
 // evaluate returns the value of a JavaScript expression.
-func evaluate[T any](b *tab, expression string) T {
+func evaluate[T any](b *tab, expression string, opts ...chromedp.EvaluateOption) T {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, opts...))
 	if err != nil {
 		b.t.Fatalf("%v, at %s", err, b.describe())
 	}

@@ -19,13 +19,24 @@ import (
 )
 
 // TestConformance runs the authorization server scenarios of the MCP
-// conformance suite against the proxy, and is the browser that they ask for.
-// The suite needs a newer Node than the rest; both are in npm-conformance.
-// Install with: npm ci --prefix caddytest/npm-conformance
+// conformance suite against the proxy and the broker, and is the browser that
+// they ask for. The suite needs a newer Node than the rest; both are in
+// npm-conformance. Install with: npm ci --prefix caddytest/npm-conformance
 func TestConformance(t *testing.T) {
-	// The suite asks for no scope, which oidc-provider refuses by itself.
-	idp := startIDP(t, idpOptions{NoIss: true, Scope: "mcp:read"})
-	c := loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t)))
+	t.Run("proxy", func(t *testing.T) {
+		// The suite asks for no scope, which oidc-provider refuses by itself.
+		idp := startIDP(t, idpOptions{NoIss: true, Scope: "mcp:read"})
+		// It warns that the proxy knows no metadata documents.
+		conform(t, loadCaddy(t, fmt.Sprintf(proxySite, idp, startMCPServer(t))), "SKIPPED", "FAILURE")
+	})
+	t.Run("broker", func(t *testing.T) {
+		eachSignIn(t, "", func(t *testing.T, c *caddyInstance) { conform(t, c, "SKIPPED", "FAILURE", "WARNING") })
+	})
+}
+
+// conform fails unless the suite passes, with no check that ended like these:
+// the suite counts what it did not try as passed, and warnings too.
+func conform(t *testing.T, c *caddyInstance, bad ...string) {
 	port := strconv.Itoa(freePort(t))
 	redirectURI := "http://127.0.0.1:" + port + "/callback"
 	client, err := oauthex.RegisterClient(t.Context(), c.Origin+"/register", &oauthex.ClientRegistrationMetadata{
@@ -77,9 +88,10 @@ func TestConformance(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%s", b)
-		// The suite counts what it did not try as passed.
-		if bytes.Contains(b, []byte(`"SKIPPED"`)) {
-			t.Error("the suite skipped a scenario")
+		for _, status := range bad {
+			if bytes.Contains(b, []byte(`"`+status+`"`)) {
+				t.Errorf("a check ended with %s", status)
+			}
 		}
 	}
 	if err != nil {

@@ -373,7 +373,7 @@ func TestAdminAPI(t *testing.T) {
 			"routes": []any{map[string]any{"handle": []any{
 				map[string]any{
 					"handler": "mcp_auth", "@id": "mcp", "issuer": c.Origin,
-					"provider":    map[string]any{"mode": "resource_server", "authorization_server": idp.URL},
+					"provider":    map[string]any{"mode": "proxy", "issuer": idp.URL, "audience": []string{c.Origin + "/mcp"}},
 					"resources":   []any{map[string]any{"path": "/mcp", "scopes": []string{"mcp:read"}, "forward": map[string]any{"kind": "identity"}}},
 					"rate_limits": map[string]any{"token": map[string]any{"count": 50, "window": "15m"}},
 				},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -52,5 +53,18 @@ func TestProxyMetadataFollowsTheUpstream(t *testing.T) {
 				t.Errorf("metadata: %s", body)
 			}
 		})
+	}
+}
+
+// The operator decides what a client of theirs may ask for.
+func TestClientScopesConfineAStaticClient(t *testing.T) {
+	idp := newScriptedIDP(t)
+	c := loadCaddy(t, fmt.Sprintf(scriptedProxySite, idp.URL, "client my-app {\nredirect_uris "+testRedirect+"\nscopes mcp:read\n}", "localhost:1"))
+	for asked, want := range map[string]string{"mcp:read+mcp:admin": "scope=mcp%3Aread", "mcp:admin": "error=invalid_scope"} {
+		resp, _ := c.send("GET", strings.Replace(authorizeTarget("my-app", "s"), "scope=mcp%3Aread", "scope="+asked, 1), nil, "")
+		location := resp.Header.Get("Location")
+		if !strings.Contains(location, want) || strings.Contains(location, "admin") {
+			t.Errorf("scope %s: %d %s", asked, resp.StatusCode, location)
+		}
 	}
 }

@@ -15,6 +15,10 @@ import (
 // client's request. The upstream redirects to the client itself, unless its
 // answers are relayed.
 func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Client, x authserver.AuthorizationParams) error {
+	var err error
+	if x.Scopes, err = p.confined(c, x.Scopes); err != nil {
+		return err
+	}
 	if p.relays(r.Context(), c) {
 		return p.relay.authorize(w, r, c, x)
 	}
@@ -33,6 +37,26 @@ func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Clien
 	h.Set("Location", withQuery(to, query))
 	w.WriteHeader(http.StatusFound)
 	return nil
+}
+
+// confined returns those of the scopes that the operator lets a static client
+// ask for; none left is invalid_scope. What a client registered for itself
+// confines nobody.
+func (p *proxy) confined(c *oauth.Client, scopes []string) ([]string, error) {
+	if len(scopes) == 0 || c.Scope == "" || !p.clients.Preregistered(c) {
+		return scopes, nil
+	}
+	allowed, err := oauth.ParseScope(c.Scope)
+	if err != nil {
+		return nil, err
+	}
+	kept := slices.DeleteFunc(slices.Clone(scopes), func(s string) bool {
+		return s != "offline_access" && !slices.Contains(allowed, s)
+	})
+	if len(kept) == 0 {
+		return nil, oauth.ErrInvalidScope.Describe("This client may not ask for any of the requested scopes")
+	}
+	return kept, nil
 }
 
 // authorizationQuery is the request to the upstream.

@@ -275,6 +275,18 @@ func TestTenTabs(t *testing.T) {
 	}
 }
 
+// TestCookiesThatAreNoGoodGo when the next login begins.
+func TestCookiesThatAreNoGoodGo(t *testing.T) {
+	w := newBrokerWorld(t)
+	b := w.browser()
+	name := "__Host-mcp_t_01234567_" + issuerSuffix(w.issuer)
+	b.setCookies(&http.Cookie{Name: name, Value: "nonsense"}, &http.Cookie{Name: "__Host-mcp_t_other", Value: "theirs"})
+	b.get(w.authorizeURL(webClient)).allow().wantSilent()
+	if left := b.cookiesNamed("__Host-mcp_t_"); len(left) != 2 || left[0].Name == name || left[1].Name == name {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // TestLargeRequests need two cookies, or are refused before anything is asked.
 func TestLargeRequests(t *testing.T) {
 	w := newBrokerWorld(t)

@@ -142,12 +142,12 @@ func TestConnectionsAttacks(t *testing.T) {
 		}},
 		{"a link", http.StatusOK, "Apps with access", func() *brokerPage { return alice.get(to + "?revoke=" + id) }},
 		{"somebody else's grant", 0, "", func() *brokerPage { return bobsPage.submit("revoke", id) }},
-		{"no session", 0, "", func() *brokerPage {
+		{"no session", http.StatusSeeOther, "", func() *brokerPage {
 			stranger := w.browser()
 			stranger.setCookies(alice.cookiesNamed("__Host-mcp_b")...)
 			return stranger.do("POST", action, form)
 		}},
-		{"a session of another issuer", 0, "", func() *brokerPage {
+		{"a session of another issuer", http.StatusSeeOther, "", func() *brokerPage {
 			theirs := sibling.browser()
 			theirs.connections("alice")
 			stranger := w.browser()

@@ -19,19 +19,21 @@ import (
 
 // withAccounts makes a world with the local accounts alice and bob, who have the
 // password "correct horse", and eve, whom no rule allows.
-func withAccounts(w *brokerWorld) {
+func withAccounts(w *brokerWorld) { withAccountsNamed(w, "alice", "bob", "eve") }
+
+func withAccountsNamed(w *brokerWorld, names ...string) {
 	const memory, passes = 8 << 10, 4
 	key := argon2.IDKey([]byte("correct horse"), []byte("a salt of 16 byt"), passes, memory, 1, 32)
 	enc := base64.RawStdEncoding.EncodeToString
 	hash := fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=1$%s$%s", memory, passes, enc([]byte("a salt of 16 byt")), enc(key))
-	accounts, err := idp.NewAccounts(idp.AccountsConfig{
-		Issuer: w.issuer, Now: w.clock.now,
-		Accounts: []idp.Account{
-			{Name: "alice", Hash: hash, Email: "alice@example.com"},
-			{Name: "bob", Hash: hash, Email: "bob@example.com"},
-			{Name: "eve", Hash: hash, Email: "eve@evil.example"},
-		},
-	})
+	var list []idp.Account
+	for _, name := range names {
+		list = append(list, idp.Account{Name: name, Hash: hash, Email: name + "@example.com"})
+		if name == "eve" {
+			list[len(list)-1].Email = "eve@evil.example"
+		}
+	}
+	accounts, err := idp.NewAccounts(idp.AccountsConfig{Issuer: w.issuer, Now: w.clock.now, Accounts: list})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -235,6 +237,12 @@ func TestAnotherAccountSignsIn(t *testing.T) {
 	}
 	page.submit("decision", "deny").wantError(webClient, "access_denied")
 	page = ask()
+	// Not once his account is gone.
+	withAccountsNamed(w, "alice")
+	w.start()
+	page.submit("decision", "allow").wantError(webClient, "access_denied")
+	withAccounts(w)
+	w.start()
 	action, form := page.form()
 	form.Set("decision", "allow")
 	w.browser().do("POST", action, form).wantPage(http.StatusBadRequest, "did not send its cookie")

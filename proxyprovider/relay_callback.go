@@ -97,7 +97,7 @@ func (y *relay) checkIss(ctx context.Context, query url.Values) error {
 	case err != nil:
 		return fmt.Errorf("whether the callback needs iss is not known: %w", err)
 	case metadata.AuthorizationResponseIssParameterSupported:
-		return errors.New("the callback lacks iss, which the upstream's metadata announce (RFC 9207)")
+		return errors.New("the callback lacks iss, which the upstream's metadata announce (RFC 9207); if the upstream was told to leave it out for this client, undo that")
 	}
 	return nil
 }

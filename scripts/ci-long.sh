@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every change: the linters of Caddy, known
-# vulnerabilities, fuzzing, the MCP conformance suite, benchmarks. All run,
-# and the failed ones are named at the end.
+# vulnerabilities, fuzzing, the MCP conformance suite, a flood of requests,
+# benchmarks. All run, and the failed ones are named at the end.
 source "$(dirname "$0")/env.sh"
 
 failed=()
@@ -32,10 +32,15 @@ conformance() {
 		(cd caddytest && go test -tags nobadger,nomysql,nopgx,conformance -run Conformance -count 1 -v ./...)
 }
 
+flood() {
+	(cd caddytest && go test -tags nobadger,nomysql,nopgx,long -run '^TestFlood$' -count 1 -v .)
+}
+
 try golangci-lint golangci
 try govulncheck vulnerabilities
 try fuzzing scripts/fuzz.sh
 try conformance conformance
+try flood flood
 try benchmarks scripts/bench.sh
 
 if [ "${#failed[@]}" -gt 0 ]; then

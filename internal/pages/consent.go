@@ -29,6 +29,8 @@ type Consent struct {
 type ConsentClient struct {
 	Name, Host              string
 	Preregistered, Document bool
+	// Unnamed is set by WriteConsent for an app without a Name.
+	Unnamed bool
 }
 
 // ConsentResource is what the app wants to use.
@@ -48,7 +50,7 @@ type ConsentScope struct{ Name, Description string }
 // WriteConsent answers with the page.
 func (s *Site) WriteConsent(w http.ResponseWriter, r *http.Request, l *Language, c Consent) {
 	if c.Client.Name == "" {
-		c.Client.Name = l.Text("client.unnamed")
+		c.Client.Name, c.Client.Unnamed = l.Text("client.unnamed"), true
 	}
 	c.Scopes = slices.Clone(c.Scopes)
 	for i := range c.Scopes {

@@ -1,0 +1,6 @@
+//go:build long
+
+package caddytest_test
+
+// floodRequests is how many requests TestFlood sends.
+const floodRequests = 100_000
