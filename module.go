@@ -48,6 +48,9 @@ type App struct {
 	keysMu sync.Mutex
 	ring   *seal.Ring
 
+	// issuerStores holds, by issuer, its sealed part of the store.
+	issuerStores sync.Map
+
 	sitesMu sync.Mutex
 	sites   map[string]*registeredSite
 	// expected are issuers that a handler needs to find at start.
@@ -228,6 +231,9 @@ func (a *App) openStore() error {
 
 // issuerStore returns the part of the store that belongs to an issuer, sealed.
 func (a *App) issuerStore(issuer string) (store.Store, error) {
+	if sealed, ok := a.issuerStores.Load(issuer); ok {
+		return sealed.(store.Store), nil
+	}
 	ring, err := a.keys()
 	if err != nil {
 		return nil, err
@@ -236,7 +242,12 @@ func (a *App) issuerStore(issuer string) (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.Sealed(opened, store.SealedOptions{Ring: ring, Issuer: issuer})
+	sealed, err := store.Sealed(opened, store.SealedOptions{Ring: ring, Issuer: issuer})
+	if err != nil {
+		return nil, err
+	}
+	a.issuerStores.Store(issuer, sealed)
+	return sealed, nil
 }
 
 // registerSite returns the site named name, built by build unless it is there

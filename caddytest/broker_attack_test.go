@@ -312,4 +312,3 @@ func forge(form url.Values, at int, value byte) {
 	}
 	form.Set("refresh_token", base64.RawURLEncoding.EncodeToString(changed))
 }
-

@@ -217,4 +217,3 @@ func cookieHeader(t *testing.T, b *browser, c *caddyInstance) string {
 	}
 	return strings.Join(pairs, "; ")
 }
-

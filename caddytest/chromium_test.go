@@ -31,7 +31,10 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-var screenshots = flag.String("screenshots", "", "write pictures of the pages into this folder")
+var screenshots = flag.String("screenshots", "", "write the pictures of the documentation into this folder")
+
+// pictured are the pages whose pictures the documentation shows.
+var pictured = []string{"consent", "login", "connections", "problem-client"}
 
 //go:embed testdata/chromium/audit.js
 var auditScript string
@@ -335,7 +338,7 @@ func (b *tab) audit(name string) {
 	for _, problem := range evaluate[[]string](b, fmt.Sprintf("%s(%d)", auditScript, b.view.width())) {
 		b.t.Errorf("%s, %s: %s", name, b.view, problem)
 	}
-	if *screenshots != "" {
+	if *screenshots != "" && slices.Contains(pictured, name) {
 		b.picture(filepath.Join(*screenshots, fmt.Sprintf("%s-%s.png", name, b.view)))
 	}
 }

@@ -137,4 +137,3 @@ func (idp *signInIDP) userinfo(w http.ResponseWriter, r *http.Request) {
 	}
 	answerJSON(w, http.StatusOK, claims)
 }
-

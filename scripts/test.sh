@@ -7,6 +7,7 @@ source "$(dirname "$0")/env.sh"
 
 need gcc gcc # the race detector needs cgo
 need redis-server redis-server # the tests of store/redis
+need chromium chromium # the tests of the pages
 need node nodejs
 need npm npm
 scripts/lint.sh
