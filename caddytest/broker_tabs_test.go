@@ -181,8 +181,10 @@ func TestBrokerPasswordForm(t *testing.T) {
 		wait.Go(func() {
 			arrived := tab.submit(url.Values{"username": {aliceName}, "password": {alicePassword}})
 			if arrived == nil {
-				if tab.resp.StatusCode != http.StatusBadRequest { // finished already
-					t.Errorf("one more click: %d", tab.resp.StatusCode)
+				// Finished already, or so many hashes at once that it is asked to wait:
+				// on a slow machine four are.
+				if status := tab.resp.StatusCode; status != http.StatusBadRequest && status != http.StatusServiceUnavailable {
+					t.Errorf("one more click: %d", status)
 				}
 				return
 			}
