@@ -95,7 +95,10 @@ func (m *BrokerMode) parseConsent(d *caddyfile.Dispenser) error {
 		case "logo":
 			err = value(d, &c.Logo)
 		case "color":
-			err = value(d, &c.Color)
+			if err = value(d, &c.Color); err != nil {
+				// An unquoted # begins a comment.
+				err = d.Errf(`color takes one value; put it in quotes, as in color "#2454d6"`)
+			}
 		default:
 			err = d.Errf("%s is no setting of consent; there are remember, skip, title, logo and color", name)
 		}

@@ -72,7 +72,7 @@ type Consent struct {
 	// Skip are ids of clients that need no consent: registered by the operator, or
 	// URLs of metadata documents.
 	Skip []string `json:"skip,omitempty"`
-	// Title is the name on all pages. Default: the resource's.
+	// Title is the name on all pages. Default: none.
 	Title string `json:"title,omitempty"`
 	// Logo is the path of an image on this site.
 	Logo string `json:"logo,omitempty"`

@@ -11,7 +11,7 @@ import (
 
 // testChromiumConnections: people see which apps have access, and end it.
 func testChromiumConnections(t *testing.T, browser *chromium) {
-	c := loadPages(t, twoAccounts(t))
+	c := loadPages(t, twoAccounts)
 	app := newLoopbackClient(t)
 	b := browser.open(t, view{})
 	names := []string{"Claude Code", "Cursor", "Zed"}

@@ -29,11 +29,12 @@ const pagesSite = `
 }
 `
 
-// twoAccounts are alice, and bob who has connected nothing.
-func twoAccounts(t *testing.T) string {
-	t.Helper()
-	return fmt.Sprintf("accounts {\n%s %s\nbob %s\n}", aliceName, hash(t, alicePassword), hash(t, "battery staple"))
-}
+// twoAccounts are alice, and bob who connects nothing. Their hashes are argon2id,
+// which the race detector does not slow down as it does bcrypt.
+const twoAccounts = `accounts {
+			alice $argon2id$v=19$m=7168,t=5,p=1$c2FsdCBvZiBhbGljZSAxMjM0$BLp49AuZwNJUwH/UcyCJTt2WRTcBQMHHaaIO1e74FnE
+			bob $argon2id$v=19$m=7168,t=5,p=1$c2FsdCBvZiBib2IgMTIzNA$2oWim0jwUfRJf0UigfhGQL+GLGY701WohFSwentvPyU
+		}`
 
 // loadPages loads pagesSite, in front of a server.
 func loadPages(t *testing.T, signIn string) *caddyInstance {
@@ -59,7 +60,7 @@ var longRedirect = "https://client.example/" + strings.Repeat("a", 277)
 // dark: layout, contrast, labels, headings, and nothing that the browser
 // complains of.
 func testChromiumLooks(t *testing.T, browser *chromium) {
-	c := loadPages(t, twoAccounts(t))
+	c := loadPages(t, twoAccounts)
 	app := newLoopbackClient(t)
 	local := c.registerApp("Claude Code", "", app.redirect)
 	web := c.registerApp("Example Agent", "https://agent.example/about", "https://agent.example/oauth/callback")
@@ -113,7 +114,7 @@ func testChromiumLooks(t *testing.T, browser *chromium) {
 
 // testChromiumGerman: the pages are in the language of the browser.
 func testChromiumGerman(t *testing.T, browser *chromium) {
-	c := loadPages(t, twoAccounts(t))
+	c := loadPages(t, twoAccounts)
 	app := newLoopbackClient(t)
 	id := c.registerApp("Claude Code", "https://claude.ai", app.redirect)
 	b := browser.open(t, view{Phone: true, Language: "de-AT,de;q=0.9,en;q=0.5"})
@@ -154,7 +155,7 @@ func testChromiumBrand(t *testing.T, browser *chromium) {
 		w.Header().Set("Content-Type", "image/svg+xml")
 		fmt.Fprint(w, `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><circle cx="20" cy="20" r="18" fill="#e0a800"/></svg>`)
 	}
-	brand := twoAccounts(t) + "\n\t\tconsent {\n\t\t\ttitle \"Example Industries\"\n\t\t\tlogo /logo.svg\n\t\t\tcolor \"#ffd23f\"\n\t\t}"
+	brand := twoAccounts + "\n\t\tconsent {\n\t\t\ttitle \"Example Industries\"\n\t\t\tlogo /logo.svg\n\t\t\tcolor \"#ffd23f\"\n\t\t}"
 	if err := c.load(memoryStore, fmt.Sprintf(pagesSite, brand, behind.addr())); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func testChromiumBrand(t *testing.T, browser *chromium) {
 
 // testChromiumAudit: the audit sees what it is for.
 func testChromiumAudit(t *testing.T, browser *chromium) {
-	c := loadPages(t, twoAccounts(t))
+	c := loadPages(t, twoAccounts)
 	b := browser.open(t, view{Phone: true})
 	b.visit(c.Origin + "/mcp-auth/connections")
 	b.await(loginForm)
