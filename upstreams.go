@@ -62,6 +62,23 @@ type UpstreamClient struct {
 	Params map[string]string `json:"params,omitempty"`
 }
 
+// newUpstream resolves the placeholders of an upstream's configuration and lets
+// construct make the rest of it.
+func newUpstream[T any, P interface {
+	*T
+	common(env UpstreamEnv) (idp.Common, error)
+}](u P, env UpstreamEnv, construct func(r P, common idp.Common) (idp.Upstream, error)) (idp.Upstream, error) {
+	r, err := resolved((*T)(u))
+	if err != nil {
+		return nil, err
+	}
+	common, err := P(r).common(env)
+	if err != nil {
+		return nil, err
+	}
+	return construct(r, common)
+}
+
 func (c UpstreamClient) common(env UpstreamEnv) (idp.Common, error) {
 	if c.ClientID == "" {
 		return idp.Common{}, errors.New("client_id is missing: register this server at the identity provider, with the redirect URI <base URL>/mcp-auth/callback, and write what it gives")
@@ -94,15 +111,9 @@ func (OIDCUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *OIDCUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewOIDC(idp.OIDCOptions{Common: common, Issuer: r.Issuer, GroupsClaim: r.GroupsClaim})
+	return newUpstream(u, env, func(r *OIDCUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewOIDC(idp.OIDCOptions{Common: common, Issuer: r.Issuer, GroupsClaim: r.GroupsClaim})
+	})
 }
 
 // OAuth2Upstream is a provider without OpenID Connect: its userinfo endpoint
@@ -132,18 +143,12 @@ func (OAuth2Upstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *OAuth2Upstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewOAuth2(idp.OAuth2Options{
-		Common: common, AuthorizationURL: r.AuthorizationURL, TokenURL: r.TokenURL, UserInfoURL: r.UserInfoURL,
-		RevocationURL: r.RevocationURL, Issuer: r.Issuer, SubjectClaim: r.SubjectClaim, EmailClaim: r.EmailClaim,
-		EmailVerifiedClaim: r.EmailVerifiedClaim, NameClaim: r.NameClaim, GroupsClaim: r.GroupsClaim,
+	return newUpstream(u, env, func(r *OAuth2Upstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewOAuth2(idp.OAuth2Options{
+			Common: common, AuthorizationURL: r.AuthorizationURL, TokenURL: r.TokenURL, UserInfoURL: r.UserInfoURL,
+			RevocationURL: r.RevocationURL, Issuer: r.Issuer, SubjectClaim: r.SubjectClaim, EmailClaim: r.EmailClaim,
+			EmailVerifiedClaim: r.EmailVerifiedClaim, NameClaim: r.NameClaim, GroupsClaim: r.GroupsClaim,
+		})
 	})
 }
 
@@ -161,15 +166,9 @@ func (GoogleUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *GoogleUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewGoogle(idp.GoogleOptions{Common: common, HostedDomain: r.HostedDomain})
+	return newUpstream(u, env, func(r *GoogleUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewGoogle(idp.GoogleOptions{Common: common, HostedDomain: r.HostedDomain})
+	})
 }
 
 // GitHubUpstream is GitHub or a GitHub Enterprise Server. `allow` is required:
@@ -187,15 +186,9 @@ func (GitHubUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *GitHubUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewGitHub(idp.GitHubOptions{Common: common, BaseURL: r.BaseURL})
+	return newUpstream(u, env, func(r *GitHubUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewGitHub(idp.GitHubOptions{Common: common, BaseURL: r.BaseURL})
+	})
 }
 
 // EntraUpstream is Microsoft Entra ID.
@@ -217,15 +210,9 @@ func (EntraUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *EntraUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewEntra(idp.EntraOptions{Common: common, Tenant: r.Tenant, BaseURL: r.BaseURL, GroupsClaim: r.GroupsClaim})
+	return newUpstream(u, env, func(r *EntraUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewEntra(idp.EntraOptions{Common: common, Tenant: r.Tenant, BaseURL: r.BaseURL, GroupsClaim: r.GroupsClaim})
+	})
 }
 
 // OktaUpstream is an Okta organization.
@@ -247,15 +234,9 @@ func (OktaUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *OktaUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewOkta(idp.OktaOptions{Common: common, Domain: r.Domain, AuthorizationServer: r.AuthorizationServer, GroupsClaim: r.GroupsClaim})
+	return newUpstream(u, env, func(r *OktaUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewOkta(idp.OktaOptions{Common: common, Domain: r.Domain, AuthorizationServer: r.AuthorizationServer, GroupsClaim: r.GroupsClaim})
+	})
 }
 
 // Auth0Upstream is an Auth0 tenant.
@@ -276,15 +257,9 @@ func (Auth0Upstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *Auth0Upstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewAuth0(idp.Auth0Options{Common: common, Domain: r.Domain, Audience: r.Audience, GroupsClaim: r.GroupsClaim})
+	return newUpstream(u, env, func(r *Auth0Upstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewAuth0(idp.Auth0Options{Common: common, Domain: r.Domain, Audience: r.Audience, GroupsClaim: r.GroupsClaim})
+	})
 }
 
 // KeycloakUpstream is a Keycloak realm.
@@ -304,15 +279,9 @@ func (KeycloakUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *KeycloakUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewKeycloak(idp.KeycloakOptions{Common: common, RealmURL: r.RealmURL, GroupsClaim: r.GroupsClaim})
+	return newUpstream(u, env, func(r *KeycloakUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewKeycloak(idp.KeycloakOptions{Common: common, RealmURL: r.RealmURL, GroupsClaim: r.GroupsClaim})
+	})
 }
 
 // CognitoUpstream is an Amazon Cognito user pool.
@@ -330,15 +299,9 @@ func (CognitoUpstream) CaddyModule() caddy.ModuleInfo {
 
 // NewUpstream implements UpstreamModule.
 func (u *CognitoUpstream) NewUpstream(env UpstreamEnv) (idp.Upstream, error) {
-	r, err := resolved(u)
-	if err != nil {
-		return nil, err
-	}
-	common, err := r.common(env)
-	if err != nil {
-		return nil, err
-	}
-	return idp.NewCognito(idp.CognitoOptions{Common: common, PoolURL: r.PoolURL})
+	return newUpstream(u, env, func(r *CognitoUpstream, common idp.Common) (idp.Upstream, error) {
+		return idp.NewCognito(idp.CognitoOptions{Common: common, PoolURL: r.PoolURL})
+	})
 }
 
 // AccountsUpstream are accounts in the configuration, for small teams and for

@@ -52,7 +52,7 @@ func FuzzSealedClientID(f *testing.F) {
 		// or refused.
 		sealed, err := sealer.Seal(plaintext, time.Time{})
 		if err != nil {
-			t.Skip()
+			return // longer than anything that is sealed
 		}
 		c, err := clients.GetClient(t.Context(), sealed)
 		if err != nil {
