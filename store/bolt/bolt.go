@@ -61,9 +61,9 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	if ttl < 0 {
 		return s.Delete(ctx, key)
 	}
-	value = append([]byte{}, value...) // the caller may leave early, with its context
-	return s.writer.do(ctx, len(value), func(r records) (bool, error) {
-		return true, r.put(key, value, expiry.At(s.now(), ttl))
+	raw := newRaw(value) // the caller may leave early, with its context
+	return s.writer.do(ctx, len(raw), func(r records) (bool, error) {
+		return true, r.put(key, raw, expiry.At(s.now(), ttl))
 	})
 }
 
@@ -231,18 +231,22 @@ type one struct {
 
 func (o one) Read(context.Context) ([]byte, error) { return o.s.read(o.key) }
 
-func (o one) Swap(ctx context.Context, old, value []byte, ttl time.Duration) (current []byte, swapped bool, err error) {
-	value = bytes.Clone(value) // see Put
-	err = o.s.writer.do(ctx, len(value), func(r records) (bool, error) {
-		current = r.live(o.key, o.s.now())
-		swapped = (current == nil) == (old == nil) && bytes.Equal(current, old)
-		switch {
+func (o one) Swap(ctx context.Context, old, value []byte, ttl time.Duration) ([]byte, bool, error) {
+	// Not results: the write may go on when the caller has left.
+	var current []byte
+	var swapped bool
+	raw := newRaw(value) // see Put
+	err := o.s.writer.do(ctx, len(raw), func(r records) (bool, error) {
+		now := o.s.now()
+		found := r.peek(o.key, now)
+		switch swapped = (found == nil) == (old == nil) && bytes.Equal(found, old); {
 		case !swapped:
+			current = bytes.Clone(found)
 			return false, nil
 		case value == nil:
 			return true, r.delete(o.key)
 		}
-		return true, r.put(o.key, value, expiry.At(o.s.now(), ttl))
+		return true, r.put(o.key, raw, expiry.At(now, ttl))
 	})
 	if err != nil {
 		return nil, false, err
@@ -263,13 +267,19 @@ var (
 // index has expiry ‖ key as keys. A record that lives longer than the index says
 // is moved there when the index comes to it, so that a lease or an idle time
 // that is extended all the time costs one page a write and not three.
-type records struct{ records, index *bbolt.Bucket }
+type records struct {
+	records *bbolt.Bucket
+	tx      *bbolt.Tx
+}
 
 const headerSize = 16
 
 func in(tx *bbolt.Tx) records {
-	return records{tx.Bucket(recordsBucket), tx.Bucket(expiryBucket)}
+	return records{tx.Bucket(recordsBucket), tx}
 }
+
+// index is opened when it is needed: to read a record it is not.
+func (r records) index() *bbolt.Bucket { return r.tx.Bucket(expiryBucket) }
 
 // header splits what is stored. The value must not outlive the transaction.
 func header(raw []byte) (at int64, value []byte) {
@@ -291,7 +301,10 @@ func indexKey(at int64, key string) []byte {
 }
 
 // live returns a copy of the value, not nil, or nil if there is none.
-func (r records) live(key string, now time.Time) []byte {
+func (r records) live(key string, now time.Time) []byte { return bytes.Clone(r.peek(key, now)) }
+
+// peek is live without the copy: it must not outlive the transaction.
+func (r records) peek(key string, now time.Time) []byte {
 	raw := r.records.Get([]byte(key))
 	if raw == nil {
 		return nil
@@ -300,35 +313,40 @@ func (r records) live(key string, now time.Time) []byte {
 	if expiry.Over(at, now) {
 		return nil
 	}
-	return append([]byte{}, value...)
+	return value
 }
 
-func (r records) put(key string, value []byte, at int64) error {
+// newRaw copies a value to where its header is put before it.
+func newRaw(value []byte) []byte {
+	return append(make([]byte, headerSize, headerSize+len(value)), value...)
+}
+
+// put takes what newRaw returned, and keeps it until the transaction ends.
+func (r records) put(key string, raw []byte, at int64) error {
 	listed := indexed(r.records.Get([]byte(key)))
 	if at != 0 && (listed == 0 || at < listed) {
 		if listed != 0 {
-			if err := r.index.Delete(indexKey(listed, key)); err != nil {
+			if err := r.index().Delete(indexKey(listed, key)); err != nil {
 				return err
 			}
 		}
-		if err := r.index.Put(indexKey(at, key), nil); err != nil {
+		if err := r.index().Put(indexKey(at, key), nil); err != nil {
 			return err
 		}
 		listed = at
 	}
-	return r.write(key, value, at, listed)
+	return r.write(key, raw, at, listed)
 }
 
-func (r records) write(key string, value []byte, at, listed int64) error {
-	raw := make([]byte, 0, headerSize+len(value))
-	raw = binary.BigEndian.AppendUint64(raw, uint64(at))     //nolint:gosec // not negative
-	raw = binary.BigEndian.AppendUint64(raw, uint64(listed)) //nolint:gosec // not negative
-	return r.records.Put([]byte(key), append(raw, value...))
+func (r records) write(key string, raw []byte, at, listed int64) error {
+	binary.BigEndian.PutUint64(raw, uint64(at))         //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(raw[8:], uint64(listed)) //nolint:gosec // not negative
+	return r.records.Put([]byte(key), raw)
 }
 
 func (r records) delete(key string) error {
 	if listed := indexed(r.records.Get([]byte(key))); listed != 0 {
-		if err := r.index.Delete(indexKey(listed, key)); err != nil {
+		if err := r.index().Delete(indexKey(listed, key)); err != nil {
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ func Count(s *Store) (n int) {
 				break
 			}
 		}
-		n += r.index.Inspect().KeyN
+		n += r.index().Inspect().KeyN
 		return nil
 	})
 	return n

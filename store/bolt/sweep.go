@@ -57,7 +57,7 @@ func (s *Store) sweep(ctx context.Context) (more bool) {
 
 // due returns copies of the first index entries whose time has come.
 func (r records) due(now time.Time) (entries [][]byte) {
-	c := r.index.Cursor()
+	c := r.index().Cursor()
 	for k, _ := c.First(); k != nil && len(entries) < sweepBatch; k, _ = c.Next() {
 		if len(k) < 8 {
 			panic("an index entry is too short")
@@ -73,7 +73,7 @@ func (r records) due(now time.Time) (entries [][]byte) {
 // sweep deletes the record of an index entry, or moves the entry to where the
 // record's expiry is by now.
 func (r records) sweep(entry []byte, now time.Time) error {
-	if err := r.index.Delete(entry); err != nil {
+	if err := r.index().Delete(entry); err != nil {
 		return err
 	}
 	key := string(entry[8:])
@@ -86,9 +86,9 @@ func (r records) sweep(entry []byte, now time.Time) error {
 		return r.records.Delete([]byte(key))
 	}
 	if at != 0 {
-		if err := r.index.Put(indexKey(at, key), nil); err != nil {
+		if err := r.index().Put(indexKey(at, key), nil); err != nil {
 			return err
 		}
 	}
-	return r.write(key, append([]byte{}, value...), at, at)
+	return r.write(key, newRaw(value), at, at)
 }

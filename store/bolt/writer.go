@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -15,7 +16,10 @@ const (
 	maxBatch      = 1000
 	maxBatchBytes = 8 << 20
 	// maxGather is the longest wait for others to join a transaction.
-	maxGather = 2 * time.Millisecond
+	maxGather = 5 * time.Millisecond
+	// lull is how long the wire is listened to before nobody else is thought to
+	// come.
+	lull = 50 * time.Microsecond
 )
 
 // writer puts everything that waits into one transaction, one after the other,
@@ -88,47 +92,53 @@ func (w *writer) close() {
 
 func (w *writer) run() {
 	defer close(w.done)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	expected, took := 1, time.Duration(0)
+	alone := true
 	for {
-		w.gather(timer, expected, min(took/2, maxGather))
+		w.gather(alone)
 		batch, closed := w.take()
 		if len(batch) == 0 {
 			if closed {
 				return
 			}
 			<-w.wake
-			expected = 1 // it was idle: whoever comes is alone, as far as we know
+			alone = true // it was idle: whoever comes is alone, as far as we know
 			continue
 		}
-		start := time.Now()
 		w.commit(batch)
-		expected, took = len(batch), time.Since(start)
+		alone = len(batch) == 1
 	}
 }
 
-// gather waits until as many are there as the last transaction served, who are
-// likely to come back at once, but not much longer than their sharing a
-// transaction saves.
-func (w *writer) gather(timer *time.Timer, expected int, longest time.Duration) {
-	if expected == 1 || longest == 0 {
-		return
-	}
-	timer.Reset(longest)
-	for {
-		w.mu.Lock()
-		enough := len(w.queue) >= expected || w.closed
-		w.mu.Unlock()
-		if enough {
+// gather waits while more and more come. All that can run go first: on a busy
+// machine they need the processor more than this transaction does, and soon have
+// something to write too. Where nobody else can run that takes no time. Unless
+// the last one was alone it also waits for a lull, in which the runtime looks
+// for requests that arrive.
+func (w *writer) gather(alone bool) {
+	paused := alone
+	for start, before := time.Now(), 0; time.Since(start) < maxGather; {
+		// Twice, because those who wake meanwhile are behind this goroutine.
+		runtime.Gosched()
+		runtime.Gosched()
+		now, closed := w.waiting()
+		switch {
+		case now == 0 || now >= maxBatch || closed:
 			return
-		}
-		select {
-		case <-w.wake:
-		case <-timer.C:
+		case now > before:
+			before, paused = now, alone
+		case paused:
 			return
+		default:
+			time.Sleep(lull)
+			paused = true
 		}
 	}
+}
+
+func (w *writer) waiting() (n int, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue), w.closed
 }
 
 // take returns the next batch.

@@ -4,6 +4,7 @@
 package memory
 
 import (
+	"bytes"
 	"context"
 	"hash/maphash"
 	"strings"
@@ -36,17 +37,13 @@ type Store struct {
 	swept  chan struct{} // closed when the sweeper has ended
 }
 
-// shard holds some of the records. A record is a string, so that it is one
-// allocation and can be handed around without a lock: nobody can change it.
+// shard holds some of the records. All that its arena gives is used under mu,
+// the keys of m too.
 type shard struct {
-	mu   sync.RWMutex
-	m    map[string]record // nil when the store is closed
-	peak int               // the most records since m was made
-}
-
-type record struct {
-	value  string
-	expiry int64 // see package expiry
+	mu    sync.RWMutex
+	m     map[string]slot // nil when the store is closed
+	peak  int             // the most records since m was made
+	arena arena
 }
 
 // New returns an empty store. It owns a goroutine until it is closed.
@@ -59,7 +56,7 @@ func New(o Options) *Store {
 	}
 	s := &Store{now: o.Now, seed: maphash.MakeSeed(), stop: make(chan struct{}), swept: make(chan struct{})}
 	for i := range s.shards {
-		s.shards[i].m = make(map[string]record)
+		s.shards[i].m = make(map[string]slot)
 	}
 	go s.sweepEvery(o.SweepInterval)
 	return s
@@ -98,7 +95,7 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	if !ok {
 		return nil, store.ErrNotFound
 	}
-	return []byte(value), nil
+	return value, nil
 }
 
 // Put implements store.Store.
@@ -112,11 +109,10 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	if ttl < 0 {
 		return s.Delete(ctx, key)
 	}
-	r := record{value: string(value), expiry: expiry.At(s.now(), ttl)}
 	h := s.shard(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.put(key, r)
+	return h.put(key, value, expiry.At(s.now(), ttl))
 }
 
 // Update implements store.Store.
@@ -139,11 +135,12 @@ func (s *Store) Take(ctx context.Context, key string) ([]byte, error) {
 		return nil, store.ErrClosed
 	}
 	r, ok := h.m[key]
-	if !ok || expiry.Over(r.expiry, s.now()) {
+	if !ok || expiry.Over(r.expiry(), s.now()) {
 		return nil, store.ErrNotFound
 	}
-	delete(h.m, key)
-	return []byte(r.value), nil
+	value := append([]byte{}, r.value()...)
+	h.delete(key, r)
+	return value, nil
 }
 
 // Delete implements store.Store.
@@ -157,7 +154,9 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if h.m == nil {
 		return store.ErrClosed
 	}
-	delete(h.m, key)
+	if r, ok := h.m[key]; ok {
+		h.delete(key, r)
+	}
 	return nil
 }
 
@@ -182,7 +181,7 @@ func (s *Store) Scan(ctx context.Context, prefix string, fn func(key string, val
 			if !ok {
 				continue
 			}
-			if err := fn(key, []byte(value)); err != nil {
+			if err := fn(key, value); err != nil {
 				return err
 			}
 		}
@@ -199,51 +198,74 @@ func (s *Store) Close() error {
 		h.mu.Unlock()
 		return store.ErrClosed
 	}
-	h.m = nil
+	h.close()
 	close(s.stop)
 	h.mu.Unlock()
 	<-s.swept
 	for i := range s.shards {
 		s.shards[i].mu.Lock()
-		s.shards[i].m = nil
+		s.shards[i].close()
 		s.shards[i].mu.Unlock()
 	}
 	return nil
 }
 
-func (h *shard) get(key string, now time.Time) (value string, ok bool, err error) {
+// get returns a copy of the value, which is not nil if there is one.
+func (h *shard) get(key string, now time.Time) (value []byte, ok bool, err error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if h.m == nil {
-		return "", false, store.ErrClosed
+		return nil, false, store.ErrClosed
 	}
 	r, ok := h.m[key]
-	if !ok || expiry.Over(r.expiry, now) {
-		return "", false, nil
+	if !ok || expiry.Over(r.expiry(), now) {
+		return nil, false, nil
 	}
-	return r.value, true, nil
+	return append([]byte{}, r.value()...), true, nil
 }
 
-// put needs the lock.
-func (h *shard) put(key string, r record) error {
+// put needs the lock, as do those below unless they take it.
+func (h *shard) put(key string, value []byte, expiry int64) error {
 	if h.m == nil {
 		return store.ErrClosed
 	}
-	if _, there := h.m[key]; !there {
-		key = strings.Clone(key) // the caller's may be part of something large
+	if old, ok := h.m[key]; ok {
+		if old.size() == sizeOf(len(key), len(value)) {
+			old.set(value, expiry)
+			return nil
+		}
+		h.delete(key, old)
 	}
-	h.m[key] = r
-	h.peak = max(h.peak, len(h.m))
+	h.insert(key, value, expiry)
 	return nil
 }
 
+func (h *shard) insert(key string, value []byte, expiry int64) {
+	r := h.arena.put(key, value, expiry)
+	h.m[r.key()] = r
+	h.peak = max(h.peak, len(h.m))
+}
+
+// delete forgets a record. The slot goes last: the map's key lies in it.
+func (h *shard) delete(key string, r slot) {
+	delete(h.m, key)
+	h.arena.drop(r)
+}
+
+func (h *shard) close() {
+	clear(h.m) // no pointer may stay to what others get next
+	h.m = nil
+	h.arena.close()
+}
+
+// keys takes the lock and returns copies.
 func (h *shard) keys(prefix string) []string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	var keys []string
 	for key := range h.m {
 		if strings.HasPrefix(key, prefix) {
-			keys = append(keys, key)
+			keys = append(keys, strings.Clone(key))
 		}
 	}
 	return keys
@@ -260,35 +282,35 @@ func (o one) Read(context.Context) ([]byte, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	return []byte(value), nil
+	return value, nil
 }
 
 func (o one) Swap(ctx context.Context, old, value []byte, ttl time.Duration) ([]byte, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	next := record{value: string(value), expiry: expiry.At(o.s.now(), ttl)}
 	h := o.s.shard(o.key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.m == nil {
 		return nil, false, store.ErrClosed
 	}
-	r, ok := h.m[o.key]
-	if expiry.Over(r.expiry, o.s.now()) {
-		ok = false
-	}
+	now := o.s.now()
+	r, there := h.m[o.key]
+	live := there && !expiry.Over(r.expiry(), now)
 	switch {
-	case ok != (old != nil) || ok && r.value != string(old):
-		if !ok {
+	case live != (old != nil) || live && !bytes.Equal(r.value(), old):
+		if !live {
 			return nil, false, nil
 		}
-		return []byte(r.value), false, nil
+		return append([]byte{}, r.value()...), false, nil
 	case value == nil:
-		delete(h.m, o.key)
+		if there {
+			h.delete(o.key, r)
+		}
 		return nil, true, nil
 	}
-	return nil, true, h.put(o.key, next)
+	return nil, true, h.put(o.key, value, expiry.At(now, ttl))
 }
 
 var _ store.Store = (*Store)(nil)

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"maps"
 	"time"
 
 	"github.com/caddy-mcp/mcpauth/store/internal/expiry"
@@ -23,18 +22,26 @@ func (s *Store) sweepEvery(interval time.Duration) {
 	}
 }
 
-// sweep drops what is expired. A map keeps its room when entries are deleted,
-// so one that is mostly empty is made anew.
+// sweep drops what is expired. Maps and arenas keep their room when records are
+// deleted, so those that are mostly empty are made anew.
 func (h *shard) sweep(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.m == nil {
 		return
 	}
-	maps.DeleteFunc(h.m, func(_ string, r record) bool { return expiry.Over(r.expiry, now) })
+	for key, r := range h.m {
+		if expiry.Over(r.expiry(), now) {
+			h.delete(key, r)
+		}
+	}
 	if h.peak > 64 && len(h.m) < h.peak/4 {
-		smaller := make(map[string]record, len(h.m))
-		maps.Copy(smaller, h.m)
-		h.m, h.peak = smaller, len(smaller)
+		full, room := h.m, h.arena
+		h.m, h.arena, h.peak = make(map[string]slot, len(full)), arena{}, 0
+		for key, r := range full {
+			h.insert(key, r.value(), r.expiry())
+		}
+		clear(full) // no pointer may stay to what others get next
+		room.close()
 	}
 }

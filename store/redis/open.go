@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"time"
@@ -42,7 +43,8 @@ type Options struct {
 }
 
 // Open connects to the server. A lost connection is made anew when it is
-// needed; until that works, operations fail, within Timeout.
+// needed; until that works, operations fail: within half a second if the server
+// refuses connections, within Timeout if it is silent.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	config, err := o.config()
 	if err != nil {
@@ -120,9 +122,23 @@ func (o Options) config() (rueidis.ClientOption, error) {
 	// Read from each connection all the time. Else the end of one shows only when
 	// the next command is sent into it, whose outcome is then open.
 	config.AlwaysPipelining = true
+	config.RetryDelay = retryDelay
 	config.CacheSizeEachConn = cacheBytes
 	config.ReadBufferEachConn, config.WriteBufferEachConn = bufferBytes, bufferBytes
 	return config, nil
+}
+
+// retryDelay is how long to wait before a read is tried again because the
+// connection was lost; negative ends it. A restart or a lost connection is over
+// within that half a second, or it takes much longer: then the callers, of which
+// each request makes several, are to know soon.
+func retryDelay(attempts int, _ rueidis.Completed, _ error) time.Duration {
+	const most = 6
+	if attempts >= most {
+		return -1
+	}
+	wait := 5 * time.Millisecond << attempts
+	return wait + rand.N(wait) //nolint:gosec // spreads load, keeps no secret
 }
 
 func hostPort(address string) (string, error) {

@@ -36,8 +36,8 @@ type Store struct {
 	written *recent
 }
 
-// Get implements store.Store. When the connection is lost, it is tried again
-// until Timeout.
+// Get implements store.Store. When the connection is lost, it is tried again for
+// half a second.
 func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	if err := s.begin(ctx, key); err != nil {
 		return nil, err
