@@ -61,6 +61,9 @@ func init() {
 //		tokens {
 //			…
 //		}
+//		verify <verifier> [<argument>] {
+//			…
+//		}
 //		endpoint_prefix <path>
 //	}
 //
@@ -152,6 +155,7 @@ func (p *authParser) finish(start position) error {
 		mode.Consent = p.broker.Consent
 		mode.Tokens = p.broker.Tokens
 		mode.EndpointPrefix = p.broker.EndpointPrefix
+		mode.VerifyRaw = p.broker.VerifyRaw
 		if err := mode.check(); err != nil {
 			return start.errorf("mcp_auth: %s", err)
 		}
@@ -185,7 +189,7 @@ func (p *authParser) setting(d *caddyfile.Dispenser) error {
 	h := p.handler
 	name := d.Val()
 	switch name {
-	case "resource", "client", "rate_limit", "allow": // may be repeated
+	case "resource", "client", "rate_limit", "allow", "verify": // may be repeated
 	default:
 		if err := p.once.check(d); err != nil {
 			return err
@@ -224,11 +228,19 @@ func (p *authParser) setting(d *caddyfile.Dispenser) error {
 	case "allow", "tokens":
 		p.brokerSetting.note(d)
 		return p.broker.setting(d)
+	case "verify":
+		if p.mode == "proxy" || p.mode == "authorization_server" {
+			return d.Errf("verify belongs into the block of %s", p.mode)
+		}
+		p.brokerSetting.note(d)
+		raw, err := parseVerify(d, p.broker.VerifyRaw)
+		p.broker.VerifyRaw = raw
+		return err
 	case "consent", "endpoint_prefix":
 		p.pageSetting.note(d)
 		return p.broker.setting(d)
 	default:
-		return d.Errf("%s is no setting of mcp_auth; there are upstream, accounts, proxy, authorization_server, allow, resource, client, registration, consent, tokens, rate_limit, base_url, endpoint_prefix, service_documentation and insecure_dev", name)
+		return d.Errf("%s is no setting of mcp_auth; there are upstream, accounts, proxy, authorization_server, allow, resource, client, registration, consent, tokens, verify, rate_limit, base_url, endpoint_prefix, service_documentation and insecure_dev", name)
 	}
 }
 

@@ -37,12 +37,23 @@ func (m *BrokerMode) parseAllow(d *caddyfile.Dispenser) error {
 		m.Allow = append(m.Allow, &AllowRule{Any: true})
 		return noBlock(d)
 	}
-	if len(args) < 2 {
-		return d.Errf("allow %s: %s; if the value comes from an environment variable, is that set?", args[0], advice)
+	rules, err := allowRules(d, args, advice)
+	m.Allow = append(m.Allow, rules...)
+	return err
+}
+
+// allowRules turns the arguments of an allow line into rules, one for each value.
+func allowRules(d *caddyfile.Dispenser, args []string, advice string) ([]*AllowRule, error) {
+	if len(args) == 0 {
+		return nil, d.Errf("allow: %s", advice)
 	}
+	if len(args) < 2 {
+		return nil, d.Errf("allow %s: %s; if the value comes from an environment variable, is that set?", args[0], advice)
+	}
+	var rules []*AllowRule
 	for _, arg := range args[1:] {
 		if arg == "" {
-			return d.Errf("allow %s has an empty value; if it comes from an environment variable, is that set?", args[0])
+			return nil, d.Errf("allow %s has an empty value; if it comes from an environment variable, is that set?", args[0])
 		}
 		rule := new(AllowRule)
 		switch args[0] {
@@ -57,11 +68,11 @@ func (m *BrokerMode) parseAllow(d *caddyfile.Dispenser) error {
 		case "hosted_domain":
 			rule.HostedDomain = arg
 		default:
-			return d.Errf("allow %s: %s", args[0], advice)
+			return nil, d.Errf("allow %s: %s", args[0], advice)
 		}
-		m.Allow = append(m.Allow, rule)
+		rules = append(rules, rule)
 	}
-	return noBlock(d)
+	return rules, noBlock(d)
 }
 
 // parseConsent parses what concerns the consent page. Syntax:
@@ -71,7 +82,7 @@ func (m *BrokerMode) parseAllow(d *caddyfile.Dispenser) error {
 //		skip <client id...>
 //		title <text>
 //		logo <path>
-//		color <#rrggbb>
+//		color <rrggbb>
 //	}
 func (m *BrokerMode) parseConsent(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
@@ -97,7 +108,7 @@ func (m *BrokerMode) parseConsent(d *caddyfile.Dispenser) error {
 		case "color":
 			if err = value(d, &c.Color); err != nil {
 				// An unquoted # begins a comment.
-				err = d.Errf(`color takes one value; put it in quotes, as in color "#2454d6"`)
+				err = d.Errf("color takes one value; write it without #, as in color 2454d6")
 			}
 		default:
 			err = d.Errf("%s is no setting of consent; there are remember, skip, title, logo and color", name)
@@ -118,7 +129,7 @@ func (m *BrokerMode) parseConsent(d *caddyfile.Dispenser) error {
 //		grace <duration> | off
 //		signing_alg ES256 | EdDSA | RS256
 //		rotate_keys <duration>
-//		upstream_check <duration>
+//		upstream_check <duration> | always
 //		claims <claim...>
 //	}
 func (m *BrokerMode) parseTokens(d *caddyfile.Dispenser) error {
@@ -153,7 +164,7 @@ func (m *BrokerMode) parseTokens(d *caddyfile.Dispenser) error {
 		case "rotate_keys":
 			err = duration(d, &t.RotateKeys)
 		case "upstream_check":
-			err = duration(d, &t.UpstreamCheck)
+			err = parseUpstreamCheck(d, &t.UpstreamCheck)
 		case "claims":
 			err = values(d, &t.Claims)
 		default:
@@ -163,6 +174,27 @@ func (m *BrokerMode) parseTokens(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// parseUpstreamCheck parses a time, or always, which is a negative one.
+func parseUpstreamCheck(d *caddyfile.Dispenser, target *caddy.Duration) error {
+	var text string
+	if err := value(d, &text); err != nil {
+		return err
+	}
+	switch text {
+	case "always":
+		*target = -1
+		return nil
+	case "off", "never":
+		return d.Errf("upstream_check cannot be %s: whoever leaves the identity provider would keep access until refresh_ttl ends; write a longer time, up to 30d, or always to ask at each refresh", text)
+	}
+	parsed, err := caddy.ParseDuration(text)
+	if err != nil || parsed <= 0 {
+		return d.Errf("upstream_check: %q is no time; write for example 1h, or always to ask at each refresh", text)
+	}
+	*target = caddy.Duration(parsed)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/dustin/go-humanize"
 )
 
 // parseGlobal sets up the app from Caddyfile tokens. Syntax:
@@ -21,6 +22,7 @@ import (
 //			database <number>
 //		}
 //		encryption_key <key...>
+//		token_cache <size> | off
 //	}
 //
 // Several blocks add up.
@@ -48,11 +50,38 @@ func parseGlobal(d *caddyfile.Dispenser, previous any) (any, error) {
 			if err := values(d, &app.EncryptionKeys); err != nil {
 				return nil, err
 			}
+		case "token_cache":
+			if app.TokenCache != nil {
+				return nil, d.Errf("token_cache is there already; write it once")
+			}
+			var err error
+			if app.TokenCache, err = parseTokenCache(d); err != nil {
+				return nil, err
+			}
 		default:
-			return nil, d.Errf("%s is no setting of the global option mcp_auth; there are store and encryption_key", d.Val())
+			return nil, d.Errf("%s is no setting of the global option mcp_auth; there are store, encryption_key and token_cache", d.Val())
 		}
 	}
 	return httpcaddyfile.App{Name: "mcp_auth", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func parseTokenCache(d *caddyfile.Dispenser) (*TokenCache, error) {
+	var text string
+	if err := value(d, &text); err != nil {
+		return nil, err
+	}
+	if text == "off" {
+		return &TokenCache{Off: true}, nil
+	}
+	size, err := humanize.ParseBytes(text)
+	if err != nil || size > 1<<40 {
+		return nil, d.Errf("token_cache: %q is no size; write for example 256MiB, or off", text)
+	}
+	cache := &TokenCache{Size: int64(size)} //nolint:gosec // bounded above
+	if size == 0 || cache.check() != nil {
+		return nil, d.Errf("token_cache: the size must be at least 1MiB; write off for none")
+	}
+	return cache, nil
 }
 
 func parseStore(d *caddyfile.Dispenser, app *App) error {

@@ -1,10 +1,7 @@
 package mcpauth
 
 import (
-	"encoding/json"
-
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
@@ -22,7 +19,7 @@ import (
 //		scopes <scope...>
 //		drop_scopes <scope...>
 //		omit_resource
-//		verify <verifier> {
+//		verify <verifier> [<argument>] {
 //			…
 //		}
 //	}
@@ -35,8 +32,10 @@ func parseProxy(d *caddyfile.Dispenser) (any, string, error) {
 	seen := once{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
-		if err := seen.check(d); err != nil {
-			return nil, "", err
+		if d.Val() != "verify" { // several make a chain
+			if err := seen.check(d); err != nil {
+				return nil, "", err
+			}
 		}
 		var err error
 		switch name {
@@ -64,7 +63,7 @@ func parseProxy(d *caddyfile.Dispenser) (any, string, error) {
 			mode.OmitResource = true
 			err = noValue(d)
 		case "verify":
-			mode.VerifyRaw, err = parseVerify(d)
+			mode.VerifyRaw, err = parseVerify(d, mode.VerifyRaw)
 		case "client_id", "client_secret":
 			err = d.Errf("%s: in proxy mode every MCP client is a client of its own at the identity provider; with one client for all, a user's consent to one would hand the others a token (the confused deputy problem). Write `client` blocks for clients registered there, or let clients register; for an identity provider that can do neither, use upstream in place of proxy", name)
 		default:
@@ -84,7 +83,7 @@ func parseProxy(d *caddyfile.Dispenser) (any, string, error) {
 //
 //	authorization_server <issuer> {
 //		audience <audience...> | any
-//		verify <verifier> {
+//		verify <verifier> [<argument>] {
 //			…
 //		}
 //	}
@@ -97,15 +96,17 @@ func parseAuthorizationServer(d *caddyfile.Dispenser) (any, string, error) {
 	start := here(d)
 	seen := once{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := seen.check(d); err != nil {
-			return nil, "", err
+		if d.Val() != "verify" { // several make a chain
+			if err := seen.check(d); err != nil {
+				return nil, "", err
+			}
 		}
 		var err error
 		switch name := d.Val(); name {
 		case "audience":
 			err = values(d, &mode.Audience)
 		case "verify":
-			mode.VerifyRaw, err = parseVerify(d)
+			mode.VerifyRaw, err = parseVerify(d, mode.VerifyRaw)
 		default:
 			err = d.Errf("%s is no setting of authorization_server; there are audience and verify", name)
 		}
@@ -117,127 +118,6 @@ func parseAuthorizationServer(d *caddyfile.Dispenser) (any, string, error) {
 		return nil, "", start.errorf("%s", err)
 	}
 	return mode, "resource_server", nil
-}
-
-// parseVerify parses a verifier. Syntax:
-//
-//	verify <jwt|introspection|…> {
-//		…
-//	}
-func parseVerify(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	if !d.NextArg() {
-		return nil, d.Errf("verify: write which verifier; there are jwt and introspection")
-	}
-	name := d.Val()
-	switch name {
-	case "userinfo", "static":
-		return nil, d.Errf("verify %s is not available in this version; there are jwt and introspection", name)
-	}
-	if _, err := caddy.GetModule("mcp_auth.verifiers." + name); err != nil {
-		return nil, d.Errf("verify %s is unknown; there are jwt and introspection", name)
-	}
-	module, err := caddyfile.UnmarshalModule(d, "mcp_auth.verifiers."+name)
-	if err != nil {
-		return nil, err
-	}
-	return caddyconfig.JSONModuleObject(module, "type", name, nil), nil
-}
-
-// UnmarshalCaddyfile sets up the verifier from Caddyfile tokens. Syntax:
-//
-//	verify jwt {
-//		issuer <url>
-//		jwks_uri <url>
-//		algorithms <algorithm...>
-//		require_typ <typ>
-//		skew <duration>
-//		require_expiry on | off
-//	}
-func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the verifier's name
-	if d.NextArg() {
-		return d.Errf("verify jwt takes a block and no further value")
-	}
-	seen := once{}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := seen.check(d); err != nil {
-			return err
-		}
-		var err error
-		switch name := d.Val(); name {
-		case "issuer":
-			err = value(d, &v.Issuer)
-		case "jwks_uri":
-			err = value(d, &v.JWKSURI)
-		case "algorithms":
-			err = values(d, &v.Algorithms)
-		case "require_typ":
-			err = value(d, &v.RequireType)
-		case "skew":
-			err = duration(d, &v.Skew)
-		case "require_expiry":
-			err = requireExpiry(d, &v.ExpiryPolicy)
-		default:
-			err = d.Errf("%s is no setting of verify jwt; there are issuer, jwks_uri, algorithms, require_typ, skew and require_expiry", name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// UnmarshalCaddyfile sets up the verifier from Caddyfile tokens. Syntax:
-//
-//	verify introspection {
-//		url <url>
-//		client_id <id>
-//		client_secret <secret>
-//		client_auth basic | post
-//		issuer <url>
-//		cache <duration>
-//		require_expiry on | off
-//	}
-func (v *IntrospectionVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the verifier's name
-	if d.NextArg() {
-		return d.Errf("verify introspection takes a block and no further value")
-	}
-	seen := once{}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := seen.check(d); err != nil {
-			return err
-		}
-		var err error
-		switch name := d.Val(); name {
-		case "url":
-			err = value(d, &v.URL)
-		case "client_id":
-			err = value(d, &v.ClientID)
-		case "client_secret":
-			err = value(d, &v.ClientSecret)
-		case "client_auth":
-			err = value(d, &v.ClientAuth)
-		case "issuer":
-			err = value(d, &v.Issuer)
-		case "cache":
-			err = duration(d, &v.Cache)
-		case "require_expiry":
-			err = requireExpiry(d, &v.ExpiryPolicy)
-		default:
-			err = d.Errf("%s is no setting of verify introspection; there are url, client_id, client_secret, client_auth, issuer, cache and require_expiry", name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func requireExpiry(d *caddyfile.Dispenser, policy *ExpiryPolicy) error {
-	on, err := onOff(d)
-	policy.RequireExpiryOff = !on
-	return err
 }
 
 // parseClient parses a client that the operator registers. Syntax:
@@ -370,9 +250,3 @@ func duration(d *caddyfile.Dispenser, target *caddy.Duration) error {
 	*target = caddy.Duration(parsed)
 	return nil
 }
-
-// Interface guards
-var (
-	_ caddyfile.Unmarshaler = (*JWTVerifier)(nil)
-	_ caddyfile.Unmarshaler = (*IntrospectionVerifier)(nil)
-)

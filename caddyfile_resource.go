@@ -16,9 +16,20 @@ import (
 //		require <scope...> | none
 //		implies <scope> <narrower...>
 //		path <path> <scope...>
+//		tool|prompt|uri|method <pattern> <scope...>
+//		allow email|group|subject|org|hosted_domain <value...>
+//		allow claim <name> <value...>
+//		when <CEL expression>
+//		body_limit <size>
+//		mcp_headers trusted
+//		upgrade allow
 //		describe <scope> <text>
 //		origins <origin...>
-//		forward identity [email] [name] [groups] | access_token | none
+//		forward identity | jwt [email] [name] [groups]
+//		forward upstream_token | access_token | none
+//		session_binding off
+//		stream_grace <duration>
+//		lists filter
 //		default
 //	}
 func parseResource(d *caddyfile.Dispenser) (*Resource, error) {
@@ -47,7 +58,7 @@ func parseResource(d *caddyfile.Dispenser) (*Resource, error) {
 		if ok, err := resourceSetting(d, resource, seen); err != nil {
 			return nil, err
 		} else if !ok {
-			return nil, d.Errf("%s is no setting of resource; there are name, documentation, scopes, require, implies, path, describe, origins, forward and default", d.Val())
+			return nil, d.Errf("%s is no setting of resource; there are name, documentation, scopes, require, implies, path, tool, prompt, uri, method, allow, when, body_limit, mcp_headers, upgrade, describe, origins, forward, session_binding, stream_grace, lists and default", d.Val())
 		}
 	}
 	if err := resource.check(); err != nil {
@@ -111,19 +122,11 @@ func resourceSetting(d *caddyfile.Dispenser, resource *Resource, seen once) (boo
 	case "origins":
 		return true, values(d, &resource.Origins)
 	case "forward":
-		args := d.RemainingArgs()
-		if len(args) == 0 {
-			return true, d.Errf("forward takes a value; there are identity, access_token and none")
-		}
-		resource.Forward = &Forward{Kind: args[0], Fields: args[1:]}
-		if err := resource.Forward.check(); err != nil {
-			return true, d.Errf("%s", err)
-		}
-		return true, noBlock(d)
-	case "tool", "method", "allow", "when":
-		return true, d.Errf("%s is not available in this version; there are scopes, require and path", name)
+		return true, parseForward(d, resource)
+	case "session_binding", "stream_grace", "lists":
+		return true, parseAnswer(d, resource, seen)
 	default:
-		return false, nil
+		return policySetting(d, &resource.ResourcePolicy, seen)
 	}
 }
 
@@ -160,16 +163,14 @@ func parseBearer(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		case "audience":
 			err = values(d, &handler.Audience)
 		case "verify":
-			if err = seen.check(d); err == nil {
-				handler.VerifyRaw, err = parseVerify(d)
-			}
+			handler.VerifyRaw, err = parseVerify(d, handler.VerifyRaw)
 		case "insecure_dev":
 			handler.InsecureDev = true
 			err = noValue(d)
 		default:
 			var ok bool
 			if ok, err = resourceSetting(d, handler.Resource, seen); err == nil && !ok {
-				err = d.Errf("%s is no setting of mcp_bearer; there are resource, authorization_server, audience, verify, name, documentation, scopes, require, implies, path, describe, origins, forward and insecure_dev", name)
+				err = d.Errf("%s is no setting of mcp_bearer; there are resource, authorization_server, audience, verify, name, documentation, scopes, require, implies, path, tool, prompt, uri, method, allow, when, body_limit, mcp_headers, upgrade, describe, origins, forward, session_binding, stream_grace, lists and insecure_dev", name)
 			}
 		}
 		if err != nil {

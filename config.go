@@ -53,6 +53,22 @@ type Resource struct {
 	// Forward says what the server behind learns of the caller. Default: identity.
 	Forward *Forward `json:"forward,omitempty"`
 
+	// SessionBindingOff leaves the session ids of MCP (Mcp-Session-Id, revisions up
+	// to 2025-11-25) as they are. By default clients see them with a MAC that binds
+	// them to their user, and the session of another user is 404.
+	SessionBindingOff bool `json:"session_binding_off,omitempty"`
+
+	// StreamGrace is how long an event stream, or any other request under way, may
+	// outlive its token. Default: 0. A revoked token ends it all the same.
+	StreamGrace caddy.Duration `json:"stream_grace,omitempty"`
+
+	// FilterLists leaves out of the lists of tools, prompts and resources that the
+	// server answers with what the token cannot call. The server is asked for
+	// answers without compression.
+	FilterLists bool `json:"filter_lists,omitempty"`
+
+	ResourcePolicy
+
 	// ScopeDescriptions say to people what a scope allows, by scope.
 	ScopeDescriptions map[string]string `json:"scope_descriptions,omitempty"`
 
@@ -67,23 +83,6 @@ type PathScopes struct {
 	Path string `json:"path"`
 	// Scopes are needed besides the resource's own.
 	Scopes []string `json:"scopes"`
-}
-
-// Forward says what the server behind a resource learns of the caller.
-type Forward struct {
-	// Kind is one of:
-	//
-	// - `identity` (default): headers X-MCP-User, X-MCP-Client and X-MCP-Scope
-	// - `access_token`: the same headers, and the Authorization header stays
-	// - `none`: nothing
-	//
-	// Except with `access_token`, the Authorization header never reaches the
-	// server.
-	Kind string `json:"kind,omitempty"`
-
-	// Fields adds headers to `identity`: `email` (X-MCP-User-Email), `name`
-	// (X-MCP-User-Name), `groups` (X-MCP-User-Groups).
-	Fields []string `json:"fields,omitempty"`
 }
 
 // Client is a client that the operator registers by hand.
@@ -282,6 +281,15 @@ func (r *Resource) check() error {
 			return err
 		}
 	}
+	if r.StreamGrace < 0 {
+		return fmt.Errorf("stream_grace: write how long a stream may outlive its token, for example stream_grace 5m")
+	}
+	if r.FilterLists && r.UpgradeAllow {
+		return fmt.Errorf("lists filter and upgrade allow exclude each other: what goes through a WebSocket cannot be filtered")
+	}
+	if err := r.ResourcePolicy.check(); err != nil {
+		return fmt.Errorf("resource %s: %w", r.label(), err)
+	}
 	for _, origin := range r.Origins {
 		if hasPlaceholder(origin) {
 			continue
@@ -299,30 +307,6 @@ func (r *Resource) label() string {
 		return r.URL
 	}
 	return r.Path
-}
-
-func (f *Forward) check() error {
-	if f == nil {
-		return nil
-	}
-	switch f.Kind {
-	case "", "identity":
-		for _, field := range f.Fields {
-			if field != "email" && field != "name" && field != "groups" {
-				return fmt.Errorf("forward identity: %q is no field; there are email, name and groups", field)
-			}
-		}
-		return nil
-	case "none", "access_token":
-		if len(f.Fields) > 0 {
-			return fmt.Errorf("forward %s takes no fields", f.Kind)
-		}
-		return nil
-	case "jwt", "upstream_token":
-		return fmt.Errorf("forward %s is not available in this version; there are identity, access_token and none", f.Kind)
-	default:
-		return fmt.Errorf("forward %q is unknown; there are identity, access_token and none", f.Kind)
-	}
 }
 
 func (c *Client) check() error {

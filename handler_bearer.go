@@ -1,12 +1,12 @@
 package mcpauth
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -56,6 +56,11 @@ func (BearerHandler) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the configuration and builds the guard. It opens nothing.
 func (h *BearerHandler) Provision(ctx caddy.Context) error {
+	return h.provision(ctx, "mcp_bearer", false)
+}
+
+// provision builds the guard for the resource's path, or for every path.
+func (h *BearerHandler) provision(ctx caddy.Context, name string, everywhere bool) error {
 	h.logger = ctx.Logger()
 	r, err := resolved(h)
 	if err != nil {
@@ -79,15 +84,17 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	cfg := &siteConfig{
 		issuer:      r.AuthorizationServers[0],
 		base:        origin,
+		vouches:     origin,
+		everywhere:  everywhere,
 		insecureDev: r.InsecureDev,
 		resources:   []*Resource{r.Resource},
 		logger:      ctx.Slogger(),
 	}
-	h.site, err = app.registerSite("mcp_bearer "+r.Resource.URL, r, func() (*site, error) {
+	h.site, err = app.registerSite(name+" "+r.Resource.URL, r, func() (*site, error) {
 		return cfg.newSite(app, func(env ModeEnv) (*Mode, error) { return r.newMode(env, verifier) })
 	})
 	if err != nil {
-		return fmt.Errorf("mcp_bearer %s: %w", r.Resource.URL, err)
+		return fmt.Errorf("%s %s: %w", name, r.Resource.URL, err)
 	}
 	return nil
 }
@@ -135,12 +142,12 @@ func (h *BearerHandler) newMode(env ModeEnv, verifier VerifierModule) (*Mode, er
 		// detour and sees revocation. Which it is shows when the first token comes:
 		// that site may be provisioned after this one.
 		issuer, app := h.AuthorizationServers[0], env.app
-		mode.Verifier = bearer.VerifierFunc(func(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+		mode.Verifier = bearer.VerifierChoice(sync.OnceValue(func() bearer.Verifier {
 			if s := app.siteOf(issuer); s != nil && s.live != nil {
-				return s.live.VerifyAccessToken(ctx, token)
+				return s.live
 			}
-			return v.VerifyAccessToken(ctx, token)
-		})
+			return v
+		}))
 	}
 	return mode, nil
 }

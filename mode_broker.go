@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-mcp/mcpauth/authserver"
+	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/idp"
 	"github.com/caddy-mcp/mcpauth/proxyprovider"
 	"github.com/caddy-mcp/mcpauth/store"
@@ -43,7 +44,12 @@ type BrokerMode struct {
 	// EndpointPrefix is the path of the pages for browsers. Default: /mcp-auth.
 	EndpointPrefix string `json:"endpoint_prefix,omitempty"`
 
+	// VerifyRaw checks tokens that are not of this server, besides its own: API
+	// keys, for example. A token that it recognises is its own to decide.
+	VerifyRaw json.RawMessage `json:"verify,omitempty" caddy:"namespace=mcp_auth.verifiers inline_key=type"`
+
 	resolved *BrokerMode
+	verifier VerifierModule
 	upstream UpstreamModule
 	accounts *AccountsUpstream
 }
@@ -76,7 +82,7 @@ type Consent struct {
 	Title string `json:"title,omitempty"`
 	// Logo is the path of an image on this site.
 	Logo string `json:"logo,omitempty"`
-	// Color of the main button, #rrggbb.
+	// Color of the main button, rrggbb or rgb in hexadecimal digits.
 	Color string `json:"color,omitempty"`
 }
 
@@ -96,7 +102,7 @@ type Tokens struct {
 	// RotateKeys is how long a signing key is used. Default: 90d.
 	RotateKeys caddy.Duration `json:"rotate_keys,omitempty"`
 	// UpstreamCheck is how often, at a refresh, the identity provider is asked
-	// again whether the user may go on. Default: 1h; negative: each time.
+	// again whether the user may go on, up to 30d. Default: 1h; negative: each time.
 	UpstreamCheck caddy.Duration `json:"upstream_check,omitempty"`
 	// Claims are put into access tokens besides the usual: email, name, groups.
 	Claims []string `json:"claims,omitempty"`
@@ -113,6 +119,9 @@ func (m *BrokerMode) Provision(ctx caddy.Context) (err error) {
 		return err
 	}
 	if err := m.resolved.check(); err != nil {
+		return err
+	}
+	if m.verifier, err = loadVerifier(ctx, m, m.VerifyRaw); err != nil {
 		return err
 	}
 	if m.UpstreamRaw == nil {
@@ -147,11 +156,13 @@ func (m *BrokerMode) rules() (idp.Rules, error) {
 		if rule == nil {
 			return nil, errors.New("allow: a rule is empty")
 		}
-		rules = append(rules, idp.Rule{
-			Any: rule.Any, Email: rule.Email, Group: rule.Group, Subject: rule.Subject, Org: rule.Org, HostedDomain: rule.HostedDomain,
-		})
+		rules = append(rules, rule.idp())
 	}
 	return rules, nil
+}
+
+func (r *AllowRule) idp() idp.Rule {
+	return idp.Rule{Any: r.Any, Email: r.Email, Group: r.Group, Subject: r.Subject, Org: r.Org, HostedDomain: r.HostedDomain}
 }
 
 // needsGroups tells whether the groups of users matter.
@@ -181,7 +192,9 @@ func (m *BrokerMode) NewMode(env ModeEnv) (*Mode, error) {
 	if err != nil {
 		return nil, err
 	}
-	mode := &Mode{NeedsKeys: true, NeedsStore: true, ScopesSupported: []string{"offline_access"}}
+	mode := &Mode{
+		NeedsKeys: true, NeedsStore: true, ScopesSupported: []string{"offline_access"}, endpointPrefix: m.resolved.EndpointPrefix,
+	}
 	broker := proxyprovider.BrokerConfig{
 		Issuer:            env.Issuer,
 		BaseURL:           env.BaseURL,
@@ -227,14 +240,40 @@ func (m *BrokerMode) NewMode(env ModeEnv) (*Mode, error) {
 		return nil, err
 	}
 	mode.Provider = provider
-	mode.Verifier = provider
+	if err := m.verifiers(env, mode, provider); err != nil {
+		return nil, err
+	}
 	mode.control = control
-	mode.LiveVerifier = provider
+	if broker.Upstream != nil {
+		mode.UpstreamToken = broker.Grants.UpstreamToken
+		if mode.upstreamTokenFor, err = m.upstreamTokenFor(broker.Upstream.Issuer()); err != nil {
+			return nil, err
+		}
+	}
 	mode.StripCookies = provider.StripCookies
+	mode.signedIn = provider.SignedIn
 	mode.Endpoints = provider.Endpoints()
 	mode.Run = append(mode.Run, broker.Grants.Run)
 	mode.Endpoints[m.introspectionPath()] = broker.Grants.Introspect(env.authenticateIntrospection)
 	return mode, nil
+}
+
+// verifiers sets those of the mode: the provider, which knows its own tokens, and
+// before it those for other tokens.
+func (m *BrokerMode) verifiers(env ModeEnv, mode *Mode, provider *proxyprovider.Broker) (err error) {
+	if mode.LiveVerifier, err = env.app.remember(provider, nil); err != nil {
+		return err
+	}
+	mode.Verifier = mode.LiveVerifier
+	if m.verifier == nil {
+		return nil
+	}
+	chain, _, err := env.chain(m.verifier, VerifierEnv{Resources: env.Guarded}, mode)
+	if err != nil {
+		return err
+	}
+	mode.Verifier, err = env.app.remember(bearer.Chain(append(chain, provider)...), nil)
+	return err
 }
 
 func (m *BrokerMode) introspectionPath() string {

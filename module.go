@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -41,6 +42,9 @@ type App struct {
 	// to rotate, drop the old one when what it sealed may end.
 	EncryptionKeys []string `json:"encryption_keys,omitempty"`
 
+	// TokenCache is about what is remembered of verified tokens.
+	TokenCache *TokenCache `json:"token_cache,omitempty"`
+
 	ctx    caddy.Context
 	logger *zap.Logger
 	store  *openStore
@@ -55,6 +59,10 @@ type App struct {
 	sites   map[string]*registeredSite
 	// expected are issuers that a handler needs to find at start.
 	expected []string
+	// storeExpected tells that something besides the sites needs the store.
+	storeExpected bool
+	// callers tells that something behind the guard wants to know the caller.
+	callers atomic.Bool
 	// acquired are the keys of the pools that this instance holds a reference
 	// to. Cleanup gives back exactly these: a load that fails must not close
 	// what the running configuration uses.
@@ -80,6 +88,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
 	a.sites = make(map[string]*registeredSite)
+	if err := a.TokenCache.check(); err != nil {
+		return err
+	}
 	module, err := a.storeModule(ctx)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -147,6 +158,11 @@ func (a *App) Start() error {
 			if err := a.openStore(); err != nil {
 				return err
 			}
+		}
+	}
+	if a.storeExpected {
+		if err := a.openStore(); err != nil {
+			return err
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -279,6 +295,13 @@ func (a *App) expectIssuer(issuer string) {
 	a.sitesMu.Lock()
 	defer a.sitesMu.Unlock()
 	a.expected = append(a.expected, issuer)
+}
+
+// expectStore makes Start open the store, also without a site that needs it.
+func (a *App) expectStore() {
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	a.storeExpected = true
 }
 
 // siteOf returns the running site of an issuer, nil if there is none.

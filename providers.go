@@ -40,6 +40,8 @@ type ModeEnv struct {
 	InsecureDev bool
 	// Resources are the resources that tokens can be asked for.
 	Resources *oauth.ResourceSet
+	// Guarded are the identifiers of those that are on this site, sorted.
+	Guarded []string
 	// DefaultScopes returns the scopes that every request to a resource needs.
 	DefaultScopes func(resource string) []string
 	// GrantableScopes returns all scopes that mean something to a resource.
@@ -105,6 +107,16 @@ type Mode struct {
 	// LiveVerifier also checks the tokens of this issuer for other sites of this
 	// Caddy, and sees revocation at once; nil if the issuer is another server.
 	LiveVerifier bearer.Verifier
+	// UpstreamToken is for `forward upstream_token`; nil if there are no such
+	// tokens.
+	UpstreamToken UpstreamToken
+	// upstreamTokenFor is whose tokens those are, and for what.
+	upstreamTokenFor upstreamTokenFor
+	// signedIn makes the handler of a page for users who are signed in, see
+	// proxyprovider.Broker.SignedIn; nil if users do not sign in here.
+	signedIn func(func(w http.ResponseWriter, r *http.Request, subject string)) http.Handler
+	// endpointPrefix is the path of Endpoints and of our own; "" for the default.
+	endpointPrefix string
 	// control is for the admin API; nil if there is nothing to control.
 	control *control
 	// Start are begun, in the background, when the configuration starts.
@@ -236,7 +248,7 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		return nil, err
 	}
 	r := m.resolved
-	mode := &Mode{ScopesSupported: r.Scopes, NeedsKeys: true}
+	mode := &Mode{ScopesSupported: r.Scopes, NeedsKeys: true, endpointPrefix: r.EndpointPrefix}
 	if slices.Equal(r.Audience, []string{"any"}) {
 		mode.AnyAudience = true
 		env.Logger.Warn("proxy: the audience of tokens is not checked (audience any): every token of the identity provider, also one issued for another service, is accepted here", "issuer", env.Issuer)
@@ -380,10 +392,11 @@ func (env ModeEnv) refuseBrokerSettings(mode string) error {
 }
 
 // verifier returns the discovery of issuer, nil if that is "", and the verifier
-// that the module describes, the JWT one by default. What they load in the
+// that the module describes, the JWT one by default, with the cache in front of
+// it. What they load in the
 // background is added to the mode.
 func (env ModeEnv) verifier(issuer string, module VerifierModule, mode *Mode) (*bearer.Discovery, bearer.Verifier, error) {
-	venv := VerifierEnv{Issuer: issuer}
+	venv := VerifierEnv{Issuer: issuer, Resources: env.Guarded}
 	for _, c := range env.Clients {
 		venv.ClientIDs = append(venv.ClientIDs, c.ClientID)
 	}
@@ -395,18 +408,16 @@ func (env ModeEnv) verifier(issuer string, module VerifierModule, mode *Mode) (*
 		venv.Discovery = discovery
 		mode.Start = append(mode.Start, p.start)
 	}
-	if module == nil {
-		module = &JWTVerifier{resolved: &JWTVerifier{}}
-	}
-	if policy, ok := module.(interface{ AllowsNoExpiry() bool }); ok {
-		mode.AllowNoExpiry = policy.AllowsNoExpiry()
-	}
-	verifier, p, err := env.app.verifier(module, venv)
+	chain, identity, err := env.chain(module, venv, mode)
 	if err != nil {
 		return nil, nil, err
 	}
-	mode.Start = append(mode.Start, p.start)
-	return venv.Discovery, verifier, nil
+	verifier := chain[0]
+	if len(chain) > 1 {
+		verifier = bearer.Chain(chain...)
+	}
+	verifier, err = env.app.remember(verifier, identity)
+	return venv.Discovery, verifier, err
 }
 
 // loadVerifier loads the guest module in host's field VerifyRaw, nil if there

@@ -15,7 +15,7 @@ import (
 // been replaced. The original keeps its placeholders, so that the exported
 // configuration never holds a secret.
 //
-// A placeholder that is empty, and one that only a request could fill, is an
+// Expressions are left alone. A placeholder that is empty, and one that only a request could fill, is an
 // error that names the setting and the placeholder, but no value.
 func resolved[T any](config *T) (*T, error) {
 	data, err := json.Marshal(config)
@@ -69,6 +69,9 @@ func resolveStrings(v reflect.Value, name string, repl *caddy.Replacer) error {
 			v.SetMapIndex(key, element)
 		}
 	case reflect.String:
+		if v.Type() == reflect.TypeFor[Expression]() {
+			return nil // its braces are its own
+		}
 		replaced, err := resolveString(v.String(), repl)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -53,15 +53,12 @@ func (h *served) guard(w http.ResponseWriter, r *http.Request, original *url.URL
 	if !decision.Guarded {
 		return next.ServeHTTP(w, r)
 	}
-	if decision.Writer != nil {
-		w = decision.Writer
-	}
 	setUser(r, decision.Info)
+	h.setCaller(r, decision)
 	if err := h.forward(r, decision); err != nil {
-		h.logger.Error("identity headers cannot be sent", zap.Error(err))
-		return caddyhttp.Error(http.StatusInternalServerError, err)
+		return h.cannotForward(w, r, decision, err)
 	}
-	return next.ServeHTTP(w, r)
+	return h.site.guard.Pass(w, r, decision, next.ServeHTTP)
 }
 
 // endpoint finds what answers the URL that the client asked for, or the one
@@ -75,21 +72,6 @@ func (h *served) endpoint(original, current *url.URL) http.Handler {
 		return nil
 	}
 	return h.site.endpoint(current.Path)
-}
-
-// forward tells the server behind who calls, as the resource's forward says.
-func (h *served) forward(r *http.Request, decision bearer.Decision) error {
-	f := h.site.forwards[decision.Resource.Identifier]
-	if decision.Also != nil {
-		f = f.and(h.site.forwards[decision.Also.Identifier])
-	}
-	if !f.accessToken {
-		bearer.RemoveAuthorization(r)
-	}
-	if !f.identity || decision.Info == nil {
-		return nil
-	}
-	return bearer.SetIdentity(r.Header, decision.Info, f.fields)
 }
 
 // originalURL returns the request's URL as it was before any rewrite.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -34,6 +35,16 @@ type site struct {
 	guard  *bearer.Guard
 	// forwards holds, by resource identifier, what the server behind learns.
 	forwards map[string]forwarding
+	// upstreamToken is that of the mode.
+	upstreamToken UpstreamToken
+	// upstreamTokenFor is whose tokens those are, and for what.
+	upstreamTokenFor upstreamTokenFor
+	// callers tells that something behind the guard wants to know the caller.
+	callers *atomic.Bool
+	// base is the base URL, and prefix the path of further endpoints below it.
+	base, prefix string
+	// signedIn is that of the mode.
+	signedIn func(func(w http.ResponseWriter, r *http.Request, subject string)) http.Handler
 	// extra are endpoints of the mode, by path.
 	extra map[string]http.Handler
 	// secretive are the endpoints whose URLs and redirects no log may show.
@@ -52,41 +63,6 @@ type site struct {
 	needsStore bool
 	start      []func()
 	run        []func(context.Context)
-}
-
-// forwarding is a resolved Forward.
-type forwarding struct {
-	identity    bool
-	fields      bearer.IdentityFields
-	accessToken bool
-}
-
-func newForwarding(f *Forward) forwarding {
-	if f == nil {
-		return forwarding{identity: true}
-	}
-	return forwarding{
-		identity:    f.Kind != "none",
-		accessToken: f.Kind == "access_token",
-		fields: bearer.IdentityFields{
-			Email:  slices.Contains(f.Fields, "email"),
-			Name:   slices.Contains(f.Fields, "name"),
-			Groups: slices.Contains(f.Fields, "groups"),
-		},
-	}
-}
-
-// and returns what both allow.
-func (f forwarding) and(g forwarding) forwarding {
-	return forwarding{
-		identity:    f.identity && g.identity,
-		accessToken: f.accessToken && g.accessToken,
-		fields: bearer.IdentityFields{
-			Email:  f.fields.Email && g.fields.Email,
-			Name:   f.fields.Name && g.fields.Name,
-			Groups: f.fields.Groups && g.fields.Groups,
-		},
-	}
 }
 
 // endpoint returns what answers at path, nil if it is none of ours.
@@ -114,8 +90,12 @@ func notOffered(w http.ResponseWriter, r *http.Request) {
 
 // siteConfig is the resolved configuration of a site.
 type siteConfig struct {
-	issuer               string
-	base                 string
+	issuer string
+	base   string
+	// vouches is iss of assertions, if that is not the issuer.
+	vouches string
+	// everywhere guards all paths: what belongs to the resource is decided before.
+	everywhere           bool
 	insecureDev          bool
 	resources            []*Resource
 	clients              []*Client
@@ -133,7 +113,8 @@ type plan struct {
 	defaultIndex int
 	paths        []string
 	scopes       []string
-	forwards     map[string]forwarding
+	// forwards are by identifier, nil for the default.
+	forwards map[string]*Forward
 	// grantable are, by identifier, the scopes that mean something to a resource.
 	grantable map[string][]string
 	names     map[string]string
@@ -154,16 +135,15 @@ func (c *siteConfig) planResources() (*plan, error) {
 	p := &plan{
 		defaultIndex:  -1,
 		documentation: c.serviceDocumentation,
-		forwards:      make(map[string]forwarding),
+		forwards:      make(map[string]*Forward),
 		grantable:     make(map[string][]string),
 		names:         make(map[string]string),
 		descriptions:  make(map[string]string),
 	}
 	resources := c.resources
 	if len(resources) == 0 {
-		p.add(bearer.Resource{Identifier: origin + "/mcp", Path: "/"}, &Resource{})
 		p.paths = append(p.paths, "/mcp")
-		return p, nil
+		return p, p.add(bearer.Resource{Identifier: origin + "/mcp", Path: "/"}, &Resource{})
 	}
 	for _, r := range resources {
 		path, identifier := r.Path, r.URL
@@ -176,18 +156,23 @@ func (c *siteConfig) planResources() (*plan, error) {
 				if err != nil {
 					return nil, fmt.Errorf("resource %s: %w", identifier, err)
 				}
+				if r.Forward.kind() == "upstream_token" {
+					return nil, fmt.Errorf("resource %s: forward upstream_token is for resources of this site; the server that guards this one has no such token", identifier)
+				}
 				p.foreign(identifier, r)
 				continue
 			}
 			path = u.Path
 		}
-		if path == "" {
+		if path == "" || c.everywhere {
 			path = "/"
 		}
 		if identifier == "" {
 			identifier = origin + strings.TrimSuffix(path, "/")
 		}
-		p.add(bearer.Resource{Identifier: identifier, Path: path}, r)
+		if err := p.add(bearer.Resource{Identifier: identifier, Path: path}, r); err != nil {
+			return nil, err
+		}
 		if path != "/" {
 			p.paths = append(p.paths, path)
 		}
@@ -196,6 +181,15 @@ func (c *siteConfig) planResources() (*plan, error) {
 		return nil, fmt.Errorf("every resource is on another host than %s, so this site guards nothing; add one of its own", origin)
 	}
 	return p, nil
+}
+
+func (p *plan) guardedIdentifiers() []string {
+	identifiers := make([]string, 0, len(p.guarded))
+	for _, g := range p.guarded {
+		identifiers = append(identifiers, g.Identifier)
+	}
+	slices.Sort(identifiers)
+	return identifiers
 }
 
 func (p *plan) foreign(identifier string, r *Resource) {
@@ -209,16 +203,18 @@ func (p *plan) foreign(identifier string, r *Resource) {
 		p.names[identifier] = r.Name
 	}
 	maps.Copy(p.descriptions, r.ScopeDescriptions)
+	claims := r.claims()
 	if r.Forward != nil {
-		for _, claim := range r.Forward.Fields {
-			if !slices.Contains(p.forwardedClaims, claim) {
-				p.forwardedClaims = append(p.forwardedClaims, claim)
-			}
+		claims = append(claims, r.Forward.Fields...)
+	}
+	for _, claim := range claims {
+		if !slices.Contains(p.forwardedClaims, claim) {
+			p.forwardedClaims = append(p.forwardedClaims, claim)
 		}
 	}
 }
 
-func (p *plan) add(g bearer.Resource, r *Resource) {
+func (p *plan) add(g bearer.Resource, r *Resource) (err error) {
 	p.foreign(g.Identifier, r)
 	g.Name = r.Name
 	g.Documentation = cmp.Or(r.Documentation, p.documentation)
@@ -227,11 +223,18 @@ func (p *plan) add(g bearer.Resource, r *Resource) {
 	g.Implies = r.Implies
 	g.Origins = r.Origins
 	g.Default = r.Default
+	g.SessionBindingOff = r.SessionBindingOff
+	g.StreamGrace = timeDuration(r.StreamGrace)
+	g.FilterLists = r.FilterLists
 	for _, rule := range r.Paths {
 		g.Paths = append(g.Paths, bearer.PathRule{Pattern: rule.Path, Scopes: rule.Scopes})
 	}
+	if g.Policy, err = r.library(); err != nil {
+		return fmt.Errorf("resource %s: %w", g.Identifier, err)
+	}
 	p.guarded = append(p.guarded, g)
-	p.forwards[g.Identifier] = newForwarding(r.Forward)
+	p.forwards[g.Identifier] = r.Forward
+	return nil
 }
 
 // neededScopes returns a function that tells the scopes that every request to a
@@ -276,6 +279,7 @@ func (r *Resource) grantableScopes() []string {
 	for _, path := range r.Paths {
 		scopes = append(scopes, path.Scopes...)
 	}
+	scopes = append(scopes, r.grantable()...)
 	slices.Sort(scopes)
 	return slices.Compact(scopes)
 }
@@ -308,6 +312,7 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 		ResourceNames:     p.names,
 		ScopeDescriptions: p.descriptions,
 		ForwardedClaims:   p.forwardedClaims,
+		Guarded:           p.guardedIdentifiers(),
 		Clients:           c.oauthClients(),
 		Introspectors:     c.introspectors(),
 		Registration:      c.registration,
@@ -321,8 +326,9 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 		return nil, err
 	}
 	s := &site{
-		issuer: c.issuer, forwards: p.forwards, needsKeys: mode.NeedsKeys, needsStore: mode.NeedsStore, start: mode.Start,
-		run: mode.Run, stripCookies: mode.StripCookies, live: mode.LiveVerifier, control: mode.control,
+		issuer: c.issuer, needsKeys: mode.NeedsKeys, needsStore: mode.NeedsStore, start: mode.Start,
+		run: mode.Run, callers: &app.callers, upstreamTokenFor: mode.upstreamTokenFor,
+		base: c.base, prefix: cmp.Or(mode.endpointPrefix, defaultEndpointPrefix), signedIn: mode.signedIn, stripCookies: mode.StripCookies, live: mode.LiveVerifier, control: mode.control,
 	}
 	if mode.Provider != nil {
 		if err := c.addServer(s, p, resources, mode); err != nil {
@@ -340,7 +346,10 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 		}
 		s.mirror = mirrorPaths(mode.Mirror, paths)
 	}
-	if err := c.addGuard(s, p, mode); err != nil {
+	if err := c.addForwards(s, p, app, mode); err != nil {
+		return nil, err
+	}
+	if err := c.addGuard(s, p, app, mode); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -432,7 +441,11 @@ func (c *siteConfig) addServer(s *site, p *plan, resources *oauth.ResourceSet, m
 	return nil
 }
 
-func (c *siteConfig) addGuard(s *site, p *plan, mode *Mode) error {
+func (c *siteConfig) addGuard(s *site, p *plan, app *App, mode *Mode) error {
+	sessionKey, err := c.sessionKey(app, mode)
+	if err != nil {
+		return err
+	}
 	servers := mode.AuthorizationServers
 	if servers == nil {
 		servers = []string{c.issuer}
@@ -444,13 +457,16 @@ func (c *siteConfig) addGuard(s *site, p *plan, mode *Mode) error {
 		if err != nil {
 			return err
 		}
-		s.probes = append(s.probes, metadataURL)
+		if !c.everywhere {
+			s.probes = append(s.probes, metadataURL)
+		}
 	}
 	guard, err := bearer.NewGuard(bearer.GuardConfig{
 		Resources:            p.guarded,
 		AuthorizationServers: servers,
 		Verifier:             mode.Verifier,
 		AllowNoExpiry:        mode.AllowNoExpiry,
+		SessionKey:           sessionKey,
 		Logger:               c.logger,
 	})
 	if err != nil {

@@ -52,6 +52,8 @@ type VerifierEnv struct {
 	// ClientIDs are client ids known to the configuration. A token whose
 	// audience is one of them may be an id_token.
 	ClientIDs []string
+	// Resources are the identifiers of the site's own resources, sorted.
+	Resources []string
 	// Logger outlives the configuration, since a verifier is kept over a reload
 	// that does not change it.
 	Logger *slog.Logger
@@ -225,6 +227,9 @@ func (p *pooled) Destruct() error {
 		p.cancel()
 		p.done.Wait()
 	}
+	if f, ok := p.value.(interface{ Forget() }); ok {
+		f.Forget()
+	}
 	return nil
 }
 
@@ -265,16 +270,18 @@ func (a *App) discovery(issuer string) (*bearer.Discovery, *pooled, error) {
 	return p.value.(*bearer.Discovery), p, nil
 }
 
-// verifier returns the pooled verifier that module describes.
-func (a *App) verifier(module VerifierModule, env VerifierEnv) (bearer.Verifier, *pooled, error) {
+// verifier returns the pooled verifier that module describes, and what it is.
+func (a *App) verifier(module VerifierModule, env VerifierEnv) (p *pooled, identity any, err error) {
 	env.ClientIDs = slices.Sorted(slices.Values(env.ClientIDs))
 	env.Logger = pooledLogger("mcp_auth.verifiers")
-	identity := []any{fmt.Sprintf("%T", module), resolvedConfig(module), env.Issuer, env.ClientIDs}
-	p, err := a.acquire("verifier", identity, func() (any, error) { return module.NewVerifier(env) })
-	if err != nil {
-		return nil, nil, err
+	description := []any{fmt.Sprintf("%T", module), resolvedConfig(module), env.Issuer, env.ClientIDs}
+	switch module.(type) {
+	case *JWTVerifier, *IntrospectionVerifier, *UserinfoVerifier: // the resources do not matter
+	default:
+		description = append(description, env.Resources)
 	}
-	return p.value.(bearer.Verifier), p, nil
+	p, err = a.acquire("verifier", description, func() (any, error) { return module.NewVerifier(env) })
+	return p, description, err
 }
 
 // resolvedConfig is the part of a verifier module that makes it what it is.
@@ -283,6 +290,10 @@ func resolvedConfig(module VerifierModule) any {
 	case *JWTVerifier:
 		return m.resolved
 	case *IntrospectionVerifier:
+		return m.resolved
+	case *UserinfoVerifier:
+		return m.resolved
+	case *StaticVerifier:
 		return m.resolved
 	default:
 		return module

@@ -27,6 +27,21 @@ func accessToken(h http.Header) (string, *oauth.Error) {
 	return parseAuthorization(values[0])
 }
 
+// plainBearer returns what stands behind "Bearer " in the only Authorization
+// header, "" if that is not so: a token that was found good before, in which case
+// nothing else of the header needs to be looked at, or anything else.
+func plainBearer(h http.Header) string {
+	values := h["Authorization"]
+	if len(values) != 1 {
+		return ""
+	}
+	token, ok := strings.CutPrefix(values[0], "Bearer ")
+	if !ok || len(token) > maxToken {
+		return ""
+	}
+	return token
+}
+
 // parseAuthorization reads "Bearer" 1*SP b64token (RFC 6750 §2.1), with exactly
 // one space as the SDK does and the scheme in any case (RFC 9110 §11.1).
 func parseAuthorization(value string) (string, *oauth.Error) {

@@ -35,9 +35,49 @@ func (c chain) Recognizes(token string) bool { return c.find(token) != nil }
 
 // VerifyAccessToken lets the verifier that recognises the token decide.
 func (c chain) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
-	if v := c.find(token); v != nil {
-		return v.VerifyAccessToken(ctx, token)
+	verdict, err := c.Verdict(ctx, token)
+	return verdict.Info, err
+}
+
+// Verdict is the verdict of the verifier that recognises the token, not to be
+// remembered if that one has none.
+func (c chain) Verdict(ctx context.Context, token string) (Verdict, error) {
+	v := c.find(token)
+	if v == nil {
+		return Verdict{}, refuse("Token was not issued by an authorization server that is accepted here",
+			errors.New("no verifier recognises it"))
 	}
-	return nil, refuse("Token was not issued by an authorization server that is accepted here",
-		errors.New("no verifier recognises it"))
+	return verdictOf(ctx, v, token)
+}
+
+func verdictOf(ctx context.Context, v Verifier, token string) (Verdict, error) {
+	if cacheable, ok := v.(CacheableVerifier); ok {
+		return cacheable.Verdict(ctx, token)
+	}
+	info, err := v.VerifyAccessToken(ctx, token)
+	return Verdict{Info: info}, err
+}
+
+// RequireExpiry returns a Verifier that refuses those tokens of v that do not
+// tell when they expire, where a Guard with AllowNoExpiry stands behind it.
+func RequireExpiry(v Verifier) Verifier { return expiring{v} }
+
+type expiring struct{ Verifier }
+
+func (e expiring) Recognizes(token string) bool {
+	r, ok := e.Verifier.(Recognizer)
+	return !ok || r.Recognizes(token)
+}
+
+func (e expiring) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	verdict, err := e.Verdict(ctx, token)
+	return verdict.Info, err
+}
+
+func (e expiring) Verdict(ctx context.Context, token string) (Verdict, error) {
+	verdict, err := verdictOf(ctx, e.Verifier, token)
+	if err == nil && verdict.Info != nil && verdict.Info.ExpiresAt.IsZero() {
+		return Verdict{Until: verdict.Until}, oauth.ErrInvalidToken.Describe(noExpiry)
+	}
+	return verdict, err
 }

@@ -1,7 +1,6 @@
 package bearer
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,18 +22,7 @@ const maxTime = 253402300799
 type claims map[string]any
 
 // parseClaims reads a JSON object by the rules of strictjson.
-func parseClaims(data []byte) (claims, error) {
-	if err := strictjson.Check(data); err != nil {
-		return nil, err
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var c claims
-	if err := dec.Decode(&c); err != nil || c == nil {
-		return nil, errors.New("not a JSON object")
-	}
-	return c, nil
-}
+func parseClaims(data []byte) (claims, error) { return strictjson.Object(data) }
 
 // text returns a member that is a string, "" if it is absent.
 func (c claims) text(name string) (string, error) {
@@ -114,6 +102,9 @@ func (c claims) time(name string) (time.Time, error) {
 	if !ok {
 		return time.Time{}, fmt.Errorf("%s is not a number", name)
 	}
+	if whole, err := number.Int64(); err == nil && whole >= -maxTime && whole <= maxTime {
+		return time.Unix(whole, 0), nil
+	}
 	seconds, err := number.Float64()
 	if err != nil || math.Abs(seconds) > maxTime {
 		return time.Time{}, fmt.Errorf("%s is not a time in seconds", name)
@@ -174,17 +165,18 @@ func (c claims) accessToken() error {
 	return nil
 }
 
-// rest returns the members that are not named, with numbers as int64 if they
-// are whole and float64 otherwise; nil if there is none.
+// rest returns the members that are not named, with numbers as int64 if they are
+// whole and float64 otherwise; nil if there is none. The map is as small as it can
+// be, since it is kept.
 func (c claims) rest(names ...string) map[string]any {
-	var rest map[string]any
+	for _, name := range names {
+		delete(c, name)
+	}
+	if len(c) == 0 {
+		return nil
+	}
+	rest := make(map[string]any, len(c))
 	for name, value := range c {
-		if slices.Contains(names, name) {
-			continue
-		}
-		if rest == nil {
-			rest = make(map[string]any, len(c))
-		}
 		rest[name] = plainNumbers(value)
 	}
 	return rest

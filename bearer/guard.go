@@ -2,7 +2,6 @@ package bearer
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,11 +23,18 @@ type GuardConfig struct {
 	// AuthorizationServers are the issuers that clients are sent to, for all
 	// resources that do not name their own.
 	AuthorizationServers []string
-	// Verifier checks the tokens.
+	// Verifier checks the tokens. What a CacheableVerifier says is remembered in
+	// Cache; a CachedVerifier has its own.
 	Verifier Verifier
+	// Cache remembers tokens; nil makes one of 64 MiB at most.
+	Cache *TokenCache
 	// AllowNoExpiry accepts tokens that do not tell when they expire. The SDK
 	// and this package refuse them otherwise.
 	AllowNoExpiry bool
+	// SessionKey returns the key that binds MCP sessions to users (see Pass). It is
+	// called for each request that has or begins a session, and must be quick; its
+	// error is 503. nil makes a random key, which is for one process.
+	SessionKey func() (SessionKey, error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Logger gets one line for each refusal; nil means none.
@@ -44,6 +50,8 @@ type Guard struct {
 	allowNoExpiry bool
 	now           func() time.Time
 	logger        *slog.Logger
+	sessionKey    func() (SessionKey, error)
+	streams       *streams
 	// advised is set once the advice about an unlisted resource URL is logged.
 	advised atomic.Bool
 }
@@ -56,11 +64,16 @@ func NewGuard(config GuardConfig) (*Guard, error) {
 	if len(config.Resources) == 0 {
 		return nil, errors.New("at least one resource is needed; for the whole site give one with the path /")
 	}
+	verifier, err := cached(config.Verifier, config.Cache, config.Now)
+	if err != nil {
+		return nil, err
+	}
 	g := &Guard{
-		verifier:      config.Verifier,
+		verifier:      verifier,
 		allowNoExpiry: config.AllowNoExpiry,
 		now:           config.Now,
 		logger:        config.Logger,
+		sessionKey:    config.SessionKey,
 	}
 	if g.now == nil {
 		g.now = time.Now
@@ -68,6 +81,10 @@ func NewGuard(config GuardConfig) (*Guard, error) {
 	if g.logger == nil {
 		g.logger = slog.New(slog.DiscardHandler)
 	}
+	if g.sessionKey == nil {
+		g.sessionKey = randomSessionKey()
+	}
+	g.streams = &streams{verifier: g.verifier, now: g.now, logger: g.logger}
 	for _, r := range config.Resources {
 		if r.AuthorizationServers == nil {
 			r.AuthorizationServers = config.AuthorizationServers
@@ -131,6 +148,12 @@ type Decision struct {
 	// Info is what the token says; nil if the request was refused or was a
 	// preflight. It may be shared between requests and must not be changed.
 	Info *oauth.TokenInfo
+	// Identity is what SetIdentity sends, nil if it has yet to be made.
+	Identity *Identity
+	// guarded and also belong to Resource and Also.
+	guarded, also *guardedResource
+	// asked is for Pass, which may have to refuse what Check admitted.
+	asked asked
 	// Writer, if not nil, must be used for the answer in place of the one given
 	// to Check: it puts the CORS headers on it.
 	Writer http.ResponseWriter
@@ -140,10 +163,11 @@ type Decision struct {
 // means r.URL. If the result is false, the request was answered (a refusal, or
 // a CORS preflight) and must not go on.
 //
-// Check does not touch the headers of the request: see StripIdentity and
-// RemoveAuthorization.
+// Check does not touch the headers of the request, but for an offer of HTTP/2 in
+// Upgrade: see StripIdentity and RemoveAuthorization. Where a Policy reads the
+// body, the request has a copy of it afterwards.
 func (g *Guard) Check(w http.ResponseWriter, r *http.Request, original *url.URL) (Decision, bool) {
-	c := check{guard: g, request: r}
+	c := check{guard: g, request: r, writer: w}
 	if !c.findResource(original) {
 		return Decision{}, true
 	}
@@ -154,7 +178,11 @@ func (g *Guard) Check(w http.ResponseWriter, r *http.Request, original *url.URL)
 		c.tokenIsGenuine() &&
 		c.tokenIsForUs() &&
 		c.tokenIsFresh() &&
-		c.scopesSuffice()
+		c.callerIsAllowed() &&
+		c.callsAreClear() &&
+		c.scopesSuffice() &&
+		c.callsArePermitted()
+	c.handOn()
 	return c.decide(w), c.admitted
 }
 
@@ -163,6 +191,7 @@ func (g *Guard) Check(w http.ResponseWriter, r *http.Request, original *url.URL)
 type check struct {
 	guard   *Guard
 	request *http.Request
+	writer  http.ResponseWriter
 
 	// resource decides about the token; other is the resource of the rewritten
 	// path if that is another one, nil otherwise.
@@ -175,6 +204,13 @@ type check struct {
 	origin string // of the web page that asks, once it is allowed
 	token  string
 	info   *oauth.TokenInfo
+	// identity is nil if the verifier remembers nothing. key is that of the token,
+	// zero if it has to be computed yet.
+	identity *Identity
+	key      cacheKey
+
+	// calls are those of the body, once they are clear; nil if none matters.
+	calls *callBuffer
 
 	refused   *refusal
 	preflight bool
@@ -271,6 +307,9 @@ func (c *check) isNoPreflight() bool {
 }
 
 func (c *check) hasToken() bool {
+	if c.isKnown(plainBearer(c.request.Header)) {
+		return true
+	}
 	token, err := accessToken(c.request.Header)
 	if err != nil {
 		return c.refuse(err)
@@ -285,12 +324,31 @@ func (c *check) hasToken() bool {
 	return true
 }
 
+// isKnown reports whether the verifier remembers the token as good. Whatever else
+// is the matter with it is found out in the following steps.
+func (c *check) isKnown(token string) bool {
+	v, ok := chosen(c.guard.verifier).(*CachedVerifier)
+	if !ok || token == "" {
+		return false
+	}
+	c.key = v.key(token)
+	t, _ := v.known(c.request.Context(), c.key)
+	if t == nil {
+		return false
+	}
+	c.token, c.info, c.identity = token, t.info, &t.identity
+	return true
+}
+
 func (c *check) tokenIsGenuine() bool {
-	info, err := verifyToken(c.request.Context(), c.guard.verifier, c.token)
+	if c.info != nil {
+		return true // known
+	}
+	info, identity, err := verifyToken(c.request.Context(), c.guard.verifier, c.token, c.key)
 	if err != nil {
 		return c.refuse(err)
 	}
-	c.info = info
+	c.info, c.identity = info, identity
 	return true
 }
 
@@ -313,7 +371,11 @@ func (c *check) tokenIsFresh() bool {
 // refresh it, not to ask for more scopes.
 func (c *check) scopesSuffice() bool {
 	if !c.resource.grants(c.info.Scopes, c.needed) || c.other != nil && !c.other.grants(c.info.Scopes, c.otherNeeded) {
-		return c.refuse(oauth.ErrInsufficientScope.Describe(insufficientScope))
+		description := insufficientScope
+		if call := c.lackingCall(); call != "" {
+			description += " for " + call
+		}
+		return c.refuse(oauth.ErrInsufficientScope.Describe(description))
 	}
 	return true
 }
@@ -346,12 +408,13 @@ func (c *check) stepUpScopes(needed []string) []string {
 
 // decide answers the request if it was refused or is a preflight.
 func (c *check) decide(w http.ResponseWriter) Decision {
-	d := Decision{Guarded: true, Resource: &c.resource.Resource}
+	d := Decision{Guarded: true, Resource: &c.resource.Resource, guarded: c.resource, also: c.other}
 	if c.other != nil {
 		d.Also = &c.other.Resource
 	}
 	if c.admitted {
-		d.Info = c.info
+		d.Info, d.Identity = c.info, c.identity
+		d.asked = asked{c.token, c.needed, c.resource.metadataURL}
 		if c.origin != "" {
 			d.Writer = CORSWriter(w, c.origin)
 		}
@@ -406,25 +469,6 @@ func (c *check) adviseResourceLine() {
 			"a client without a token asked for a path that is no resource URL; if MCP is served there, add a resource line with that path",
 			slog.String("path", c.request.URL.Path[:min(len(c.request.URL.Path), 256)]), slog.String("resource", c.resource.Identifier))
 	}
-}
-
-// verifyToken asks the verifier. Errors that are not OAuth's become 500.
-func verifyToken(ctx context.Context, verifier Verifier, token string) (*oauth.TokenInfo, *oauth.Error) {
-	info, err := verifier.VerifyAccessToken(ctx, token)
-	if err == nil && info == nil {
-		err = errors.New("the verifier returned neither a token nor an error")
-	}
-	if err == nil {
-		return info, nil
-	}
-	e := oauth.AsError(err)
-	if status := e.HTTPStatus(); status < 400 || status > 599 {
-		e = oauth.ErrServerError.Describe("Internal Server Error").Because(err)
-	}
-	if e.Code == oauth.ErrInvalidToken.Code && e.Description == "" {
-		e = oauth.ErrInvalidToken.Describe("The access token is not valid").Because(err)
-	}
-	return nil, e
 }
 
 // checkExpiry compares the expiry with now. Clock skew is the verifier's part.

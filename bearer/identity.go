@@ -19,12 +19,12 @@ const maxIdentity = 8 << 10
 var ErrIdentityTooLarge = errors.New("the identity headers would be larger than 8 KiB; forward fewer fields")
 
 // identityPrefixes are how the names of identity headers begin, in lower case.
-var identityPrefixes = [...]string{"x-mcp-user", "x-mcp-client", "x-mcp-scope"}
+var identityPrefixes = [...]string{"x-mcp-user", "x-mcp-client", "x-mcp-scope", "x-mcp-identity"}
 
 // isIdentityName reports whether a header is one of those that only the guard
-// may set, X-MCP-User, X-MCP-Client, X-MCP-Scope, or begins like one. Every
-// character that is no letter and no digit counts as a hyphen, because CGI and
-// what follows it turn them all into one (SECURITY §7).
+// may set, X-MCP-User, X-MCP-Client, X-MCP-Scope, X-MCP-Identity, or begins like
+// one. Every character that is no letter and no digit counts as a hyphen,
+// because CGI and what follows it turn them all into one (SECURITY §7).
 func isIdentityName(name string) bool {
 	for _, prefix := range identityPrefixes {
 		if hasFoldedPrefix(name, prefix) {
@@ -151,38 +151,85 @@ type IdentityFields struct {
 // percent-encoded. Over 8 KiB in all it is ErrIdentityTooLarge, and h is
 // unchanged.
 func SetIdentity(h http.Header, info *oauth.TokenInfo, fields IdentityFields) error {
-	headers := [...]struct{ name, value string }{
-		{"X-Mcp-User", encodeIdentity(info.UserID)},
-		{"X-Mcp-Client", encodeIdentity(info.ClientID)},
-		{"X-Mcp-Scope", joinIdentity(info.Scopes, " ")},
-		{"X-Mcp-User-Email", ""},
-		{"X-Mcp-User-Name", ""},
-		{"X-Mcp-User-Groups", ""},
+	return NewIdentity(info).SetHeaders(h, fields)
+}
+
+// identityHeaders are the names of the headers in the order of Identity.values,
+// as net/http spells them.
+var identityHeaders = [...]string{
+	"X-Mcp-User", "X-Mcp-Client", "X-Mcp-Scope", "X-Mcp-User-Email", "X-Mcp-User-Name", "X-Mcp-User-Groups",
+}
+
+// Identity holds the values of the identity headers, made once for many
+// requests with a token.
+type Identity struct {
+	values [len(identityHeaders)]string
+}
+
+// NewIdentity makes the values that SetIdentity would send.
+func NewIdentity(info *oauth.TokenInfo) *Identity {
+	i := new(Identity)
+	i.fill(info)
+	return i
+}
+
+func (i *Identity) fill(info *oauth.TokenInfo) {
+	i.values = [...]string{
+		encodeIdentity(info.UserID),
+		encodeIdentity(info.ClientID),
+		joinIdentity(info.Scopes, " "),
+		encodeIdentity(emailClaim(info.Extra)),
+		encodeIdentity(nameClaim(info.Extra)),
+		joinIdentity(groupsClaim(info.Extra), ","),
 	}
-	if fields.Email {
-		headers[3].value = encodeIdentity(emailClaim(info.Extra))
-	}
-	if fields.Name {
-		headers[4].value = encodeIdentity(nameClaim(info.Extra))
-	}
-	if fields.Groups {
-		headers[5].value = joinIdentity(groupsClaim(info.Extra), ",")
-	}
+}
+
+// size is the length of all values.
+func (i *Identity) size() int {
 	size := 0
-	for _, header := range headers {
-		size += len(header.value)
+	for _, value := range i.values {
+		size += len(value)
+	}
+	return size
+}
+
+// SetHeaders is SetIdentity.
+func (i *Identity) SetHeaders(h http.Header, fields IdentityFields) error {
+	wanted := [...]bool{true, true, true, fields.Email, fields.Name, fields.Groups}
+	size, count := 0, 0
+	for n, value := range i.values {
+		if wanted[n] && value != "" {
+			size, count = size+len(value), count+1
+		}
 	}
 	if size > maxIdentity {
 		return ErrIdentityTooLarge
 	}
-	for _, header := range headers {
-		if header.value == "" {
-			delete(h, header.name)
+	// The slices are this request's own, since handlers behind may write into
+	// them, as Caddy's request_header does when it replaces.
+	values := make([]string, 0, count)
+	for n, value := range i.values {
+		if !wanted[n] || value == "" {
+			delete(h, identityHeaders[n])
 			continue
 		}
-		h[header.name] = []string{header.value}
+		values = append(values, value)
+		h[identityHeaders[n]] = values[len(values)-1 : len(values) : len(values)]
 	}
 	return nil
+}
+
+// SetIdentity is the function of that name for the token of the request; for a
+// preflight, which has none, it does nothing.
+func (d *Decision) SetIdentity(h http.Header, fields IdentityFields) error {
+	switch {
+	case d.Info == nil:
+		return nil
+	case d.Identity == nil:
+		return SetIdentity(h, d.Info, fields)
+	default:
+		return d.Identity.SetHeaders(h, fields)
+	}
 }
 
 // RemoveAuthorization removes the access token, which is for the guard and not
@@ -226,6 +273,12 @@ func groupsClaim(claims map[string]any) []string {
 }
 
 func joinIdentity(values []string, separator string) string {
+	switch len(values) {
+	case 0:
+		return ""
+	case 1:
+		return encodeIdentity(values[0])
+	}
 	encoded := make([]string, 0, len(values))
 	for _, value := range values {
 		if value != "" {
@@ -239,12 +292,17 @@ func joinIdentity(values []string, separator string) string {
 // header nor be taken for two.
 func encodeIdentity(s string) string {
 	const digits = "0123456789ABCDEF"
-	if strings.IndexFunc(s, needsEncoding) < 0 {
+	plain := 0
+	for plain < len(s) && !needsEncoding(s[plain]) {
+		plain++
+	}
+	if plain == len(s) {
 		return s
 	}
 	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; needsEncoding(rune(c)) {
+	b.WriteString(s[:plain])
+	for i := plain; i < len(s); i++ {
+		if c := s[i]; needsEncoding(c) {
 			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
 		} else {
 			b.WriteByte(c)
@@ -253,4 +311,4 @@ func encodeIdentity(s string) string {
 	return b.String()
 }
 
-func needsEncoding(r rune) bool { return r < 0x21 || r > 0x7e || r == '%' || r == ',' }
+func needsEncoding(c byte) bool { return c < 0x21 || c > 0x7e || c == '%' || c == ',' }

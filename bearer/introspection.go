@@ -10,10 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/caddy-mcp/mcpauth/internal/safehttp"
@@ -29,9 +27,6 @@ const (
 	// maxIntrospection bounds an introspection answer, in bytes, since answers
 	// are kept in memory.
 	maxIntrospection = 64 << 10
-	// credentialsGap is the least time between two log lines that say that the
-	// endpoint refuses our own credentials.
-	credentialsGap = time.Minute
 )
 
 // IntrospectionConfig says how to ask an authorization server about tokens
@@ -52,11 +47,9 @@ type IntrospectionConfig struct {
 	// Skew is how far the issuer's clock may differ from ours, 60 s if 0, none
 	// if below 0.
 	Skew time.Duration
-	// MaxCache is how long a good answer is believed, at most and by default
-	// 30 s, never beyond the token's exp. Below 0, good answers are not kept.
+	// MaxCache is how long a good answer is believed by a TokenCache, at most and
+	// by default 30 s, never beyond the token's exp. Below 0, not at all.
 	MaxCache time.Duration
-	// CacheSize is how many answers are kept, 10 000 if 0.
-	CacheSize int
 	// Client makes the requests; nil is a client bounded in time and size. Its
 	// redirect policy is not used: redirects are never followed.
 	Client *http.Client
@@ -67,22 +60,13 @@ type IntrospectionConfig struct {
 }
 
 // IntrospectionVerifier is a Verifier that asks the authorization server about
-// each token. Concurrent requests with one token share one question.
+// each token. Concurrent requests with one token share one question; a
+// TokenCache, as the Guard has it, remembers the answer.
 type IntrospectionVerifier struct {
-	config  IntrospectionConfig
-	client  *http.Client
-	cache   *otter.Cache[[sha256.Size]byte, introspected]
-	flights singleflight.Group
-
-	mu         sync.Mutex
-	complained time.Time // when the refusal of our credentials was last logged
-}
-
-// introspected is what became of a token, to be believed until then.
-type introspected struct {
-	info  *oauth.TokenInfo
-	err   error
-	until time.Time
+	config    IntrospectionConfig
+	client    *http.Client
+	flights   singleflight.Group
+	complaint rareLog
 }
 
 // NewIntrospectionVerifier checks the configuration. It does no I/O.
@@ -110,84 +94,70 @@ func NewIntrospectionVerifier(c IntrospectionConfig) (*IntrospectionVerifier, er
 	if c.MaxCache == 0 || c.MaxCache > maxCache {
 		c.MaxCache = maxCache
 	}
-	if c.CacheSize <= 0 {
-		c.CacheSize = 10_000
-	}
 	c.Skew, c.Now, c.Logger = skewOr(c.Skew), clockOr(c.Now), loggerOr(c.Logger)
-	// No ExpiryCalculator: its goroutine would outlive the verifier. The
-	// executor keeps maintenance on the caller's goroutine.
-	cache, err := otter.New(&otter.Options[[sha256.Size]byte, introspected]{
-		MaximumSize: c.CacheSize,
-		Executor:    func(task func()) { task() },
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &IntrospectionVerifier{config: c, client: upstreamClient(c.Client), cache: cache}, nil
+	return &IntrospectionVerifier{
+		config: c, client: upstreamClient(c.Client), complaint: rareLog{now: c.Now, logger: c.Logger},
+	}, nil
 }
 
-// VerifyAccessToken asks about the token unless an answer is at hand. Errors
-// are those that Verifier names.
+// VerifyAccessToken asks about the token. Errors are those that Verifier names.
 func (v *IntrospectionVerifier) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	verdict, err := v.Verdict(ctx, token)
+	return verdict.Info, err
+}
+
+// Verdict asks about the token.
+func (v *IntrospectionVerifier) Verdict(ctx context.Context, token string) (Verdict, error) {
 	if token == "" || len(token) > maxToken {
-		return nil, refuse("Token is malformed", fmt.Errorf("it has %d bytes", len(token)))
+		return Verdict{}, refuse("Token is malformed", fmt.Errorf("it has %d bytes", len(token)))
+	}
+	return shareQuestion(ctx, &v.flights, token, v.introspect)
+}
+
+// shareQuestion lets concurrent callers with one token ask once. The question
+// goes on if a caller leaves, for others may wait for it; its time is bounded.
+func shareQuestion(ctx context.Context, flights *singleflight.Group, token string, ask func(context.Context, string) (Verdict, error)) (Verdict, error) {
+	type outcome struct {
+		verdict Verdict
+		err     error
 	}
 	key := sha256.Sum256([]byte(token))
-	if known, ok := v.remembered(key); ok {
-		return known.info, known.err
-	}
-	// The question goes on if this caller leaves, for others may wait for it;
-	// its time is bounded.
-	answer := v.flights.DoChan(string(key[:]), func() (any, error) {
-		if known, ok := v.remembered(key); ok {
-			return known, nil
-		}
+	answer := flights.DoChan(string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstreamTimeout)
 		defer cancel()
-		result := v.introspect(ctx, token)
-		if v.config.Now().Before(result.until) {
-			v.cache.Set(key, result)
-		}
-		return result, nil
+		verdict, err := ask(ctx, token)
+		return outcome{verdict, err}, nil
 	})
 	select {
 	case a := <-answer:
-		result := a.Val.(introspected)
-		return result.info, result.err
+		o := a.Val.(outcome)
+		return o.verdict, o.err
 	case <-ctx.Done():
-		return nil, introspectionTrouble(ctx.Err())
+		return Verdict{}, unverifiable(ctx.Err())
 	}
 }
 
-func (v *IntrospectionVerifier) remembered(key [sha256.Size]byte) (introspected, bool) {
-	known, ok := v.cache.GetIfPresent(key)
-	return known, ok && v.config.Now().Before(known.until)
-}
-
-// introspect asks and judges. A result that is not to be remembered has a zero
-// until.
-func (v *IntrospectionVerifier) introspect(ctx context.Context, token string) introspected {
+// introspect asks and judges.
+func (v *IntrospectionVerifier) introspect(ctx context.Context, token string) (Verdict, error) {
 	body, err := v.ask(ctx, token)
 	if err != nil {
-		return introspected{err: introspectionTrouble(err)}
+		return Verdict{}, unverifiable(err)
 	}
 	now := v.config.Now()
 	info, err := v.judge(body, now)
 	switch {
 	case errors.Is(err, oauth.ErrInvalidToken):
-		return introspected{err: err, until: now.Add(refusalCache)}
+		return Verdict{Until: now.Add(refusalCache)}, err
 	case err != nil:
-		return introspected{err: introspectionTrouble(err)}
+		return Verdict{}, unverifiable(err)
 	}
 	info.Token = token
 	until := now.Add(v.config.MaxCache)
 	if !info.ExpiresAt.IsZero() {
 		// Beyond its expiry the server is asked again, skew or not.
-		if expires := info.ExpiresAt.Add(-v.config.Skew); expires.Before(until) {
-			until = expires
-		}
+		until = earlier(until, info.ExpiresAt.Add(-v.config.Skew))
 	}
-	return introspected{info: info, until: until}
+	return Verdict{Info: info, Until: until}, nil
 }
 
 // ask returns the body of a 200 answer. An endpoint that is gone may have
@@ -251,7 +221,9 @@ func (v *IntrospectionVerifier) post(ctx context.Context, endpoint, token string
 	err = &statusError{url: endpoint, status: answer.Status}
 	if refusesCredentials(answer) {
 		// RFC 7662 §2.3: this is about us, not about the token.
-		v.complain(err)
+		v.complaint.error("the introspection endpoint refuses our credentials, so that no token can be verified; "+
+			"check client_id, client_secret and the authentication method",
+			err, slog.String("client_id", v.config.ClientID), slog.String("auth_method", v.config.AuthMethod))
 	}
 	return nil, err
 }
@@ -271,19 +243,6 @@ func refusesCredentials(answer *safehttp.Answer) bool {
 		return code == "invalid_client" || code == "unauthorized_client"
 	}
 	return false
-}
-
-func (v *IntrospectionVerifier) complain(err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	now := v.config.Now()
-	if since(now, v.complained) < credentialsGap {
-		return
-	}
-	v.complained = now
-	v.config.Logger.Error("the introspection endpoint refuses our credentials, so that no token can be verified; "+
-		"check client_id, client_secret and the authentication method",
-		slog.String("client_id", v.config.ClientID), slog.String("auth_method", v.config.AuthMethod), slog.Any("error", err))
 }
 
 // judge reads an answer (RFC 7662 §2.2). An error that is not
@@ -354,7 +313,8 @@ func isBearerType(tokenType string) bool {
 	return true
 }
 
-func introspectionTrouble(cause error) error {
+// unverifiable is the error for a token about which nothing is known just now.
+func unverifiable(cause error) error {
 	return oauth.ErrTemporarilyUnavailable.
 		Describe("The token cannot be verified at the moment. Try again later.").Because(cause)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -72,6 +73,7 @@ type JWTVerifier struct {
 	config     JWTConfig
 	algorithms map[string]jwt.SigningMethod
 	keys       *keySource
+	lastHeader atomic.Pointer[joseHeader]
 	warnClient sync.Once
 }
 
@@ -145,35 +147,46 @@ func (v *JWTVerifier) Recognizes(token string) bool {
 // looked at: so expired and foreign tokens cause no load of keys. Errors are
 // those that Verifier names.
 func (v *JWTVerifier) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	verdict, err := v.Verdict(ctx, token)
+	return verdict.Info, err
+}
+
+// maxVerdict is how long a JWT without an expiry is remembered.
+const maxVerdict = time.Hour
+
+// Verdict is VerifyAccessToken. A good token is to be remembered until it
+// expires, as long as the issuer publishes the same keys: when they change, all
+// tokens are verified anew. Of the refusals, those of a signature are.
+func (v *JWTVerifier) Verdict(ctx context.Context, token string) (Verdict, error) {
 	t, err := splitJWT(token)
 	if err != nil {
-		return nil, refuse("Token is malformed", err)
+		return Verdict{}, refuse("Token is malformed", err)
 	}
-	header, err := t.claims(t.header)
+	header, err := v.readHeader(t.header)
 	if err != nil {
-		return nil, refuse("Token is malformed", fmt.Errorf("header: %w", err))
-	}
-	method, keyID, err := v.checkHeader(header)
-	if err != nil {
-		return nil, err
+		return Verdict{}, err
 	}
 	payload, err := t.claims(t.payload)
 	if err != nil {
-		return nil, refuse("Token is malformed", fmt.Errorf("payload: %w", err))
+		return Verdict{}, refuse("Token is malformed", fmt.Errorf("payload: %w", err))
 	}
-	info, err := v.checkPayload(payload)
+	info, named, err := v.checkPayload(payload)
 	if err != nil {
-		return nil, err
+		return Verdict{}, err
 	}
 	signature, err := decodeSegment(t.signature)
 	if err != nil {
-		return nil, refuse("Token is malformed", fmt.Errorf("signature: %w", err))
+		return Verdict{}, refuse("Token is malformed", fmt.Errorf("signature: %w", err))
 	}
-	err = v.keys.verify(ctx, keyID, method, func(key any) error {
-		return method.Verify(t.signed, signature, key)
+	until := v.config.Now().Add(maxVerdict)
+	keys, err := v.keys.verify(ctx, header.keyID, header.method, func(key any) error {
+		return header.method.Verify(t.signed, signature, key)
 	})
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil && keys == nil:
+		return Verdict{}, err // the key may be published in a moment
+	case err != nil:
+		return Verdict{Until: until}, err
 	}
 	if slices.ContainsFunc(info.Audience, v.isClientID) {
 		v.warnClient.Do(func() {
@@ -182,7 +195,41 @@ func (v *JWTVerifier) VerifyAccessToken(ctx context.Context, token string) (*oau
 		})
 	}
 	info.Token = token
-	return info, nil
+	info.Extra = payload.rest(named[:]...)
+	if !info.ExpiresAt.IsZero() {
+		until = info.ExpiresAt
+	}
+	return Verdict{Info: info, Until: until, Recheck: func(ctx context.Context) error {
+		if !v.keys.current(ctx, keys) {
+			return ErrVerifyAnew
+		}
+		return nil
+	}}, nil
+}
+
+// joseHeader is what counts of a JOSE header that was found good.
+type joseHeader struct {
+	segment string // encoded
+	method  jwt.SigningMethod
+	keyID   string
+}
+
+// readHeader decodes and checks the header. Nearly all tokens have the same one,
+// so the last good one is kept.
+func (v *JWTVerifier) readHeader(segment string) (*joseHeader, error) {
+	if last := v.lastHeader.Load(); last != nil && last.segment == segment {
+		return last, nil
+	}
+	header, err := compactJWT{}.claims(segment)
+	if err != nil {
+		return nil, refuse("Token is malformed", fmt.Errorf("header: %w", err))
+	}
+	h := &joseHeader{segment: strings.Clone(segment)}
+	if h.method, h.keyID, err = v.checkHeader(header); err != nil {
+		return nil, err
+	}
+	v.lastHeader.Store(h)
+	return h, nil
 }
 
 // checkHeader checks the JOSE header (RFC 7515 §4). Keys and the URLs of keys
@@ -230,46 +277,46 @@ func mediaType(typ string) string {
 }
 
 // checkPayload checks the claims (RFC 9068 §4, RFC 7519 §4.1) and gathers what
-// they say, to be believed once the signature is verified.
-func (v *JWTVerifier) checkPayload(payload claims) (*oauth.TokenInfo, error) {
+// they say, to be believed once the signature is verified. named are the claims
+// that stand in the fields of the result.
+func (v *JWTVerifier) checkPayload(payload claims) (info *oauth.TokenInfo, named [6]string, err error) {
 	issuer, err := payload.text("iss")
 	if err != nil {
-		return nil, refuse("Token is malformed", err)
+		return nil, named, refuse("Token is malformed", err)
 	}
 	if !v.config.AnyIssuer && issuer != v.config.Issuer {
-		return nil, refuse("Token was not issued by the expected authorization server",
+		return nil, named, refuse("Token was not issued by the expected authorization server",
 			fmt.Errorf("iss is %.200q, expected is %q", issuer, v.config.Issuer))
 	}
 	expires, err := payload.lifetime(v.config.Now(), v.config.Skew)
 	if err != nil {
-		return nil, err
+		return nil, named, err
 	}
-	info := &oauth.TokenInfo{Issuer: issuer, ExpiresAt: acceptedUntil(expires, v.config.Skew)}
+	info = &oauth.TokenInfo{Issuer: issuer, ExpiresAt: acceptedUntil(expires, v.config.Skew)}
 	if info.Audience, err = payload.list("aud"); err != nil {
-		return nil, refuse("Token is malformed", err)
+		return nil, named, refuse("Token is malformed", err)
 	}
 	scopes, scopeClaim, err := payload.scopes(v.config.ScopeClaims...)
 	if err != nil {
-		return nil, refuse("Token is malformed", err)
+		return nil, named, refuse("Token is malformed", err)
 	}
 	info.Scopes = scopes
 	// RFC 9068 §2.2; azp is Keycloak's, Auth0's, Google's and Entra's, cid Okta's.
 	clientID, clientClaim, err := payload.firstText("client_id", "azp", "cid")
 	if err != nil {
-		return nil, refuse("Token is malformed", err)
+		return nil, named, refuse("Token is malformed", err)
 	}
 	info.ClientID = clientID
 	if info.UserID, err = payload.text(v.config.UserClaim); err != nil {
-		return nil, refuse("Token is malformed", err)
+		return nil, named, refuse("Token is malformed", err)
 	}
 	if err := payload.accessToken(); err != nil {
-		return nil, err
+		return nil, named, err
 	}
 	if err := v.refuseIDToken(payload, info); err != nil {
-		return nil, err
+		return nil, named, err
 	}
-	info.Extra = payload.rest("iss", "exp", "aud", scopeClaim, clientClaim, v.config.UserClaim)
-	return info, nil
+	return info, [...]string{"iss", "exp", "aud", scopeClaim, clientClaim, v.config.UserClaim}, nil
 }
 
 // refuseIDToken refuses id_tokens, which are signed with the same keys and say

@@ -1,6 +1,7 @@
 package bearer
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -12,6 +13,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
@@ -173,6 +175,14 @@ type keySource struct {
 	discovery *Discovery
 	client    *http.Client
 	document  *fresh[keySet]
+	// last is what was loaded last. A document without a change is the same set,
+	// so that tokens need not be verified anew.
+	last atomic.Pointer[loadedKeys]
+}
+
+type loadedKeys struct {
+	data []byte
+	set  *keySet
 }
 
 func newKeySource(c JWTConfig) *keySource {
@@ -209,10 +219,14 @@ func (s *keySource) load(ctx context.Context) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
+	if last := s.last.Load(); last != nil && bytes.Equal(last.data, data) {
+		return last.set, nil
+	}
 	set, err := parseKeySet(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
+	s.last.Store(&loadedKeys{data, set})
 	return set, nil
 }
 
@@ -231,27 +245,38 @@ func (s *keySource) address(ctx context.Context) (string, error) {
 // of them verifies it. If the JWKS at hand lacks the key, it is loaded anew,
 // throttled. The error is oauth.ErrInvalidToken, or
 // oauth.ErrTemporarilyUnavailable if the keys cannot be loaded.
-func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMethod, check func(key any) error) error {
+//
+// The returned set is the one that decided, nil if none did: then the JWKS could
+// not be loaded, or has no such key.
+func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMethod, check func(key any) error) (*keySet, error) {
 	set, err := s.document.get(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known, err := set.verify(id, method, check)
 	// A token that names no key may be signed with one that is new.
 	if err == nil || known && id != "" {
-		return err
+		return set, err
 	}
 	newer, loadErr := s.document.renew(ctx)
 	switch {
 	case loadErr != nil && known:
-		return err // keys that were tried are answer enough
+		return set, err // keys that were tried are answer enough
 	case loadErr != nil:
-		return loadErr
-	case newer == set:
-		return err
+		return nil, loadErr
+	case newer != set:
+		known, err = newer.verify(id, method, check)
 	}
-	_, err = newer.verify(id, method, check)
-	return err
+	if !known {
+		return nil, err
+	}
+	return newer, err
+}
+
+// current reports whether set is still what the issuer publishes.
+func (s *keySource) current(ctx context.Context, set *keySet) bool {
+	now, err := s.document.get(ctx)
+	return err == nil && now == set
 }
 
 func (s *keySet) verify(id string, method jwt.SigningMethod, check func(key any) error) (known bool, err error) {

@@ -18,7 +18,7 @@ type MiddlewareOptions struct {
 // Middleware puts g in front of a handler: it serves the protected-resource
 // metadata, checks every request to a resource, and passes on the rest. Behind
 // it TokenInfoFromContext tells who is asking. Identity headers of the client
-// are removed from every request.
+// are removed from every request. What Pass does is done to the answers.
 func Middleware(g *Guard, options MiddlewareOptions) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -37,18 +37,18 @@ func Middleware(g *Guard, options MiddlewareOptions) func(http.Handler) http.Han
 				}
 				r = r.WithContext(ContextWithTokenInfo(r.Context(), decision.Info))
 			}
-			if cors, ok := decision.Writer.(*corsWriter); ok {
-				defer cors.setHeaders() // for a handler that sets headers and writes nothing
-				w = cors
-			}
-			next.ServeHTTP(w, r)
+			_ = g.Pass(w, r, decision, func(w http.ResponseWriter, r *http.Request) error {
+				next.ServeHTTP(w, r)
+				return nil
+			})
 		})
 	}
 }
 
 // RequireBearerAuthOptions are the options of the SDK's requireBearerAuth.
 type RequireBearerAuthOptions struct {
-	// Verifier checks the tokens; required.
+	// Verifier checks the tokens; required. What a CacheableVerifier says is
+	// remembered, in 64 MiB at most; a CachedVerifier has its own memory.
 	Verifier Verifier
 	// RequiredScopes must all be granted. They are named in every challenge.
 	RequiredScopes []string
@@ -75,6 +75,10 @@ func RequireBearerAuth(options RequireBearerAuthOptions) func(http.Handler) http
 	if options.Now == nil {
 		options.Now = time.Now
 	}
+	var err error
+	if options.Verifier, err = cached(options.Verifier, nil, options.Now); err != nil {
+		panic(err) // the defaults are fine
+	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			info, refused := options.check(r)
@@ -98,7 +102,7 @@ func (o *RequireBearerAuthOptions) check(r *http.Request) (*oauth.TokenInfo, *re
 	if token == "" {
 		return refuse(oauth.ErrInvalidToken.Describe(missingAuthorization), true)
 	}
-	info, err := verifyToken(r.Context(), o.Verifier, token)
+	info, _, err := verifyToken(r.Context(), o.Verifier, token, cacheKey{})
 	if err != nil {
 		return refuse(err, false)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
@@ -39,6 +40,8 @@ type Resource struct {
 	Implies map[string][]string
 	// Paths ask for more scopes on parts of the resource.
 	Paths []PathRule
+	// Policy is about the MCP calls to the resource.
+	Policy Policy
 
 	// Origins are the web origins whose pages may call the resource, besides
 	// its own. nil means loopback origins with any port; empty but not nil
@@ -58,6 +61,17 @@ type Resource struct {
 	Default bool
 	// AuthorizationServers, if set, replaces those of the GuardConfig.
 	AuthorizationServers []string
+
+	// SessionBindingOff leaves Mcp-Session-Id as it is. Whoever learns the session
+	// id of another user can then go on with the session, unless the server looks
+	// who asks.
+	SessionBindingOff bool
+	// StreamGrace is how long a request under way may outlive its token. A token
+	// that is revoked ends it all the same.
+	StreamGrace time.Duration
+	// FilterLists leaves out of answers to tools/list, prompts/list,
+	// resources/list and resources/templates/list what Decision.MayList denies.
+	FilterLists bool
 }
 
 // PathRule asks for further scopes on a part of a resource. All rules that
@@ -77,6 +91,7 @@ type guardedResource struct {
 	advertised  []string
 	required    []string
 	rules       []scopeRule
+	policy      policy
 	impliedBy   map[string][]string // narrower scope → all broader ones
 	grantable   map[string]bool     // every scope that the configuration names
 	metadataURL string
@@ -100,10 +115,12 @@ func newGuardedResource(r Resource) (*guardedResource, error) {
 		(*guardedResource).setPath,
 		(*guardedResource).setScopes,
 		(*guardedResource).setRules,
+		(*guardedResource).setPolicy,
 		(*guardedResource).setImplies,
 		(*guardedResource).setOrigins,
 		(*guardedResource).checkAudiences,
 		(*guardedResource).checkDocumentation,
+		(*guardedResource).checkAnswers,
 	} {
 		if err := check(g); err != nil {
 			return nil, fmt.Errorf("resource %q: %w", r.Identifier, err)

@@ -50,12 +50,15 @@ func (b *bench) guard(ctx context.Context, wanted func(string) bool) error {
 		return err
 	}
 	proxy := "reverse_proxy " + behind.addr()
-	bare, none, identity, six, broker := freeAddr(), freeAddr(), freeAddr(), freeAddr(), freeAddr()
+	bare, none, identity, six, policy, broker := freeAddr(), freeAddr(), freeAddr(), freeAddr(), freeAddr(), freeAddr()
 	var sites strings.Builder
 	fmt.Fprintf(&sites, "http://%s {\n\t%s\n}\n", bare, proxy)
-	for _, s := range []struct{ addr, forward string }{{none, "none"}, {identity, "identity"}, {six, "identity email name groups"}} {
-		fmt.Fprintf(&sites, "http://%[1]s {\n\tmcp_auth http://%[1]s {\n\t\tauthorization_server %[2]s {\n\t\t\taudience %[3]s\n\t\t}\n\t\tresource /mcp {\n\t\t\tscopes mcp:read\n\t\t\tforward %[4]s\n\t\t}\n\t}\n\t%[5]s\n}\n",
-			s.addr, b.idp.url, jwtAudience, s.forward, proxy)
+	for _, s := range []struct{ addr, settings string }{
+		{none, "forward none"}, {identity, "forward identity"}, {six, "forward identity email name groups"},
+		{policy, "forward none\n\t\t\ttool delete_* mcp:admin\n\t\t\ttool search mcp:read"},
+	} {
+		fmt.Fprintf(&sites, "http://%[1]s {\n\tmcp_auth http://%[1]s {\n\t\tauthorization_server %[2]s {\n\t\t\taudience %[3]s\n\t\t}\n\t\tresource /mcp {\n\t\t\tscopes mcp:read\n\t\t\t%[4]s\n\t\t}\n\t}\n\t%[5]s\n}\n",
+			s.addr, b.idp.url, jwtAudience, s.settings, proxy)
 	}
 	resources := ""
 	for _, forward := range []string{"none", "identity"} {
@@ -73,8 +76,18 @@ func (b *bench) guard(ctx context.Context, wanted func(string) bool) error {
 			return err
 		}
 	}
+	if wanted("policy") {
+		if err := b.guardPolicy(ctx, c, bare, policy); err != nil {
+			return err
+		}
+	}
 	if wanted("broker") {
-		return b.guardBroker(ctx, c, bare, broker)
+		if err := b.guardBroker(ctx, c, bare, broker); err != nil {
+			return err
+		}
+	}
+	if wanted("distinct") {
+		return b.distinctTokens(ctx)
 	}
 	return nil
 }
@@ -112,6 +125,25 @@ func (b *bench) guardJWT(ctx context.Context, c *caddy, bare, none, identity, si
 	printTable("Guard with the jwt verifier, RS256", "bare reverse_proxy to the same server, same requests",
 		guarded(got, 1, 1.00, 0.97), guarded(got, 2, 1.00, 0.97), guarded(got, 3, 1.03, 0.97), guarded(got, 4, 1.03, 0.97),
 		guarded(got, 5, 1.08, 0.93), guarded(got, 6, 0.9, 0), guarded(got, 7, 0.9, 0), guarded(got, 8, 0, 0))
+	return nil
+}
+
+// guardPolicy measures calls of 1 KiB whose tool is looked at.
+func (b *bench) guardPolicy(ctx context.Context, c *caddy, bare, policy string) error {
+	tokens, err := b.idp.accessTokens(manyTokens)
+	if err != nil {
+		return err
+	}
+	long := strings.Replace(call, "the quick brown fox", strings.Repeat("the quick brown fox ", (1024-len(call))/20+1), 1)
+	variants := []variant{
+		calling(c, "bare", bare, "/mcp", 200, long, tokens...),
+		calling(c, "10 000 tokens, tool policy", policy, "/mcp", 200, long, tokens...),
+	}
+	got, err := b.compareProxied(ctx, c, "guard-policy", variants)
+	if err != nil {
+		return err
+	}
+	printTable("Guard with a tool policy, calls of 1 KiB", "bare reverse_proxy to the same server, same requests", guarded(got, 1, 1.15, 0))
 	return nil
 }
 
@@ -155,6 +187,11 @@ func guarded(got []*measurement, i int, cpu, rate float64) row {
 
 // proxied sends calls with the tokens in turn; "" is none.
 func proxied(c *caddy, name, addr, path string, status int, tokens ...string) variant {
+	return calling(c, name, addr, path, status, call, tokens...)
+}
+
+// calling is proxied for another call.
+func calling(c *caddy, name, addr, path string, status int, call string, tokens ...string) variant {
 	requests := make([][]byte, len(tokens))
 	for i, token := range tokens {
 		headers := "MCP-Protocol-Version: 2025-11-25\r\nAccept-Language: *\r\nSec-Fetch-Mode: cors\r\nAccept-Encoding: gzip, deflate\r\n"

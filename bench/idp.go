@@ -84,15 +84,18 @@ func (p *idp) metadata(w http.ResponseWriter, _ *http.Request) {
 
 // accessToken makes a JWT of about 700 bytes for a user.
 func (p *idp) accessToken(audience string, user int) (string, error) {
-	now := time.Now()
-	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
-		"iss": p.url, "aud": audience, "sub": fmt.Sprintf("user-%d", user), "client_id": "bench", "scope": "mcp:read",
-		"jti": fmt.Sprintf("%032d", user), "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
-		"email": fmt.Sprintf("user-%d@example.com", user), "email_verified": true, "name": "User", "groups": []string{"engineering"},
-	})
+	token := jwt.NewWithClaims(jwt.SigningMethodRS256, tokenClaims(p.url, audience, user, time.Now()))
 	token.Header["kid"] = "k1"
 	token.Header["typ"] = "at+jwt"
 	return token.SignedString(p.key)
+}
+
+func tokenClaims(issuer, audience string, user int, now time.Time) jwt.MapClaims {
+	return jwt.MapClaims{
+		"iss": issuer, "aud": audience, "sub": fmt.Sprintf("user-%d", user), "client_id": "bench", "scope": "mcp:read",
+		"jti": fmt.Sprintf("%032d", user), "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
+		"email": fmt.Sprintf("user-%d@example.com", user), "email_verified": true, "name": "User", "groups": []string{"engineering"},
+	}
 }
 
 func answer(w http.ResponseWriter, v any) {

@@ -7,7 +7,7 @@
 //   - durable: tokens with the bbolt store beside those with the memory store
 //   - grants: the memory that live grants take
 //   - guard: guarded requests beside reverse_proxy without a guard, and refused
-//     ones
+//     ones; the memory of the token cache
 //   - metadata: documents beside Caddy's respond
 //
 // It takes the medians of many short interleaved slices, so that whatever else
@@ -29,7 +29,7 @@ type bench struct {
 	caddy, npm, dir string
 	rounds          int
 	sliceTime       time.Duration
-	grants          int
+	grants, tokens  int
 	profile         time.Duration
 	only            *regexp.Regexp
 	idp             *idp
@@ -46,6 +46,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 7, "rounds of each measurement")
 	flag.DurationVar(&b.sliceTime, "slice", 500*time.Millisecond, "time of each slice of a round")
 	flag.IntVar(&b.grants, "grants", 100_000, "live grants whose memory is measured")
+	flag.IntVar(&b.tokens, "tokens", 1_000_000, "distinct tokens that the token cache sees")
 	flag.DurationVar(&b.profile, "profile", 0, "record a CPU profile of Caddy for this long under each load (0: none)")
 	only := flag.String("run", "", "`regexp` of the measurements to run, by group/name, for example sdk or guard/broker")
 	limit := flag.Duration("timeout", 10*time.Minute, "end after this time")
@@ -90,7 +91,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"sdk", []string{"register", "code", "refresh", "authorize"}, b.besideSDK},
 		{"durable", []string{"code", "refresh"}, b.durable},
 		{"grants", []string{"memory", "bbolt"}, b.liveGrants},
-		{"guard", []string{"jwt", "broker"}, b.guard},
+		{"guard", []string{"jwt", "policy", "broker", "distinct"}, b.guard},
 		{"metadata", []string{"documents"}, b.metadata},
 	} {
 		wanted := func(part string) bool { return b.only.MatchString(g.name + "/" + part) }
@@ -115,6 +116,8 @@ func runChild(args []string) error {
 		return serveBackend()
 	case "grants":
 		return holdGrants(args[1:])
+	case "tokens":
+		return seeTokens(args[1:])
 	}
 	return fmt.Errorf("no child %q", args[0])
 }

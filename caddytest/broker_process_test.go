@@ -19,6 +19,9 @@ import (
 const processEnv = "CADDYTEST_CONFIG"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(commandEnv) != "" {
+		runCommand()
+	}
 	if path := os.Getenv(processEnv); path != "" {
 		serveAlone(path)
 	}

@@ -161,6 +161,20 @@ func testChromiumConsentAndLogin(t *testing.T, browser *chromium) {
 		wantCode(c, id, app.redirect, "back", app.answer())
 	})
 
+	// No browser asks whether to send the form once more.
+	t.Run("back from the app", func(t *testing.T) {
+		b := browser.open(t, view{})
+		ask(b, "there-and-back")
+		b.click("button[value=allow]")
+		b.signIn(aliceName, alicePassword)
+		b.awaitHeading("Back in the app")
+		wantCode(c, id, app.redirect, "there-and-back", app.answer())
+		b.back() // to the form as it was, or loaded anew
+		b.await(`location.pathname === "/mcp-auth/login"`)
+		b.visit(evaluate[string](b, "location.href"))
+		b.awaitHeading("This sign-in is not known in this browser")
+	})
+
 	t.Run("Deny after back", func(t *testing.T) {
 		b := browser.open(t, view{})
 		ask(b, "regret")

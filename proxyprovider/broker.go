@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -98,7 +99,7 @@ type ConsentConfig struct {
 	// metadata documents, and only with an https redirect URI.
 	Skip []string
 	// Title, LogoURL and Color are the look of all pages: a name, the absolute
-	// path of an image on this site, and the color of the main button, #rrggbb.
+	// path of an image on this site, and the color of the main button, rrggbb.
 	Title, LogoURL, Color string
 }
 
@@ -161,8 +162,15 @@ func (cfg *BrokerConfig) setDefaults() error {
 }
 
 // isMetadataDocument reports whether a client id is the URL of a client ID
-// metadata document. No other id begins like that.
-func isMetadataDocument(clientID string) bool { return strings.HasPrefix(clientID, "https://") }
+// metadata document. No other id begins like that. http is for loopback hosts,
+// and for those that the operator names.
+func isMetadataDocument(clientID string) bool {
+	if strings.HasPrefix(clientID, "https://") {
+		return true
+	}
+	u, err := url.Parse(clientID)
+	return err == nil && u.Scheme == "http" && oauth.IsLoopbackHost(u.Hostname())
+}
 
 // Clients implements authserver.Provider.
 func (b *Broker) Clients() authserver.ClientStore { return b.cfg.ClientStore }
@@ -191,7 +199,7 @@ func (b *Broker) Endpoints() map[string]http.Handler {
 		prefix + connectionsPath: b.browserEndpoint(b.serveConnections, http.MethodGet, http.MethodPost),
 	}
 	if b.cfg.Accounts != nil {
-		endpoints[prefix+loginPath] = b.browserEndpoint(b.serveLogin, http.MethodPost)
+		endpoints[prefix+loginPath] = b.browserEndpoint(b.serveLogin, http.MethodGet, http.MethodPost)
 	} else {
 		endpoints[prefix+callbackPath] = b.browserEndpoint(b.serveCallback, http.MethodGet)
 	}
@@ -309,7 +317,7 @@ func (b *Broker) signIn(w http.ResponseWriter, r *http.Request, seals *brokerSea
 		return err
 	}
 	if b.cfg.Accounts != nil {
-		return b.askPassword(w, r, seals, tx, "", "", http.StatusOK)
+		return b.goToPassword(w, r, seals, tx)
 	}
 	prompt := tx.request.prompt
 	again := len(r.CookiesNamed(b.jar.again)) > 0

@@ -71,6 +71,9 @@ func (b *brokerBrowser) do(method, to string, form url.Values, header ...string)
 	if err != nil {
 		b.w.t.Fatal(err)
 	}
+	if to := resp.Header.Get("Location"); strings.HasPrefix(to, "/mcp-auth/login?") { // our own page: browsers go there
+		return b.get(b.w.issuer + to)
+	}
 	return &brokerPage{
 		b: b, url: to, status: resp.StatusCode, header: resp.Header, body: pageStyle.ReplaceAllString(string(data), ""),
 		location: resp.Header.Get("Location"), cookies: resp.Cookies(),

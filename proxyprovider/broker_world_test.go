@@ -211,12 +211,13 @@ func (s *brokerClients) set(fn func(*brokerClients)) {
 
 // The clients of the tests.
 const (
-	webClient      = "web"
-	otherClient    = "other"
-	loopbackClient = "loopback"
-	appClient      = "app"
-	knownClient    = "known"
-	documentClient = "https://client.example/oauth/client.json"
+	webClient              = "web"
+	otherClient            = "other"
+	loopbackClient         = "loopback"
+	appClient              = "app"
+	knownClient            = "known"
+	documentClient         = "https://client.example/oauth/client.json"
+	loopbackDocumentClient = "http://localhost:8080/oauth/client.json"
 )
 
 func brokerClient(id, name string, redirects ...string) *oauth.Client {
@@ -235,6 +236,7 @@ func newBrokerClients() *brokerClients {
 		brokerClient(appClient, "Phone client", "com.example.app:/cb", "com.example.app://host/cb"),
 		brokerClient(knownClient, "Known client", "https://known.example/cb"),
 		brokerClient(documentClient, "Document client", "https://client.example/cb"),
+		brokerClient(loopbackDocumentClient, "Document client", "http://localhost:8080/cb"),
 	} {
 		s.clients[c.ClientID] = c
 	}

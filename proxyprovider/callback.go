@@ -81,13 +81,26 @@ func callbackQuery(r *http.Request) (url.Values, error) {
 // removes its cookies. State alone proves nothing: an attacker can have a state
 // and a code of his own (login CSRF).
 func (b *browserFlow) takeTransaction(w http.ResponseWriter, r *http.Request, seals *brokerSeals, query url.Values) (*transaction, error) {
-	var id [32]byte
-	if states := query["state"]; len(states) != 1 || !decodeExactly(id[:], states[0]) {
-		return nil, problem("lost", http.StatusBadRequest, errors.New("the callback has no state of ours"))
+	if id, ok := stateOf(query); ok {
+		b.clearTransaction(w, r, transactionName(id))
 	}
-	digits := transactionName(id)
-	defer b.clearTransaction(w, r, digits)
-	tx, err := b.openTransaction(r, seals, digits)
+	return b.findTransaction(r, seals, query)
+}
+
+// stateOf is the id of a transaction in a query.
+func stateOf(query url.Values) (id [32]byte, ok bool) {
+	states := query["state"]
+	ok = len(states) == 1 && decodeExactly(id[:], states[0])
+	return id, ok
+}
+
+// findTransaction is takeTransaction, and leaves the cookies.
+func (b *browserFlow) findTransaction(r *http.Request, seals *brokerSeals, query url.Values) (*transaction, error) {
+	id, ok := stateOf(query)
+	if !ok {
+		return nil, problem("lost", http.StatusBadRequest, errors.New("the query has no state of ours"))
+	}
+	tx, err := b.openTransaction(r, seals, transactionName(id))
 	switch {
 	case errors.Is(err, seal.ErrExpired):
 		return nil, problem("expired", http.StatusBadRequest, err)

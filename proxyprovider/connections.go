@@ -130,7 +130,7 @@ func (b *Broker) beginSession(w http.ResponseWriter, r *http.Request, seals *bro
 		return err
 	}
 	b.jar.set(w, b.jar.session, sealed, sessionTime, http.SameSiteStrictMode)
-	b.site.WriteContinue(w, r, pages.Speak(r, ""), b.path(connectionsPath))
+	b.site.WriteContinue(w, r, pages.Speak(r, ""), b.afterSignIn(w, r, seals))
 	return nil
 }
 

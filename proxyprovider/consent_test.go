@@ -39,6 +39,11 @@ func TestConsentPageShows(t *testing.T) {
 			lacks: []string{"Unverified app", "another host"},
 		},
 		{
+			name: "a metadata document on this device, which the operator listed", client: loopbackDocumentClient,
+			want:  []string{"Verified: published at <bdi><strong>localhost:8080</strong></bdi>"},
+			lacks: []string{"Unverified app"},
+		},
+		{
 			name: "a metadata document with a redirect elsewhere", client: documentClient,
 			change: func(c *oauth.Client) { c.RedirectURIs = []string{"https://evil.example/cb"} },
 			want:   []string{"Verified: published at", "<bdi>evil.example</bdi>", "goes to another host"},

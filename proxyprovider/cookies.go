@@ -29,8 +29,9 @@ type cookieNames struct {
 	secure bool
 	// browser is the id of the browser, memory the remembered consent, session the
 	// sign-in at the page of connected apps.
-	// again asks the upstream for another account, see Broker.signIn.
-	browser, memory, session, again string
+	// again asks the upstream for another account, see Broker.signIn. next is where
+	// a sign-in of its own leads, see Broker.SignedIn.
+	browser, memory, session, again, next string
 	// The two parts of a transaction's cookie: the prefix, 8 hexadecimal digits,
 	// the suffix.
 	transactionPrefix [2]string
@@ -51,6 +52,7 @@ func newCookieNames(issuer string, secure bool) cookieNames {
 		memory:            prefix + "mcp_c" + suffix,
 		session:           prefix + "mcp_s" + suffix,
 		again:             prefix + "mcp_a" + suffix,
+		next:              prefix + "mcp_n" + suffix,
 		transactionPrefix: [2]string{prefix + "mcp_t_", prefix + "mcp_u_"},
 		suffix:            suffix,
 	}
@@ -101,7 +103,7 @@ func (n *cookieNames) ours(name string) bool {
 		return false
 	}
 	_, transaction := n.transaction(name)
-	return transaction || name == n.browser || name == n.memory || name == n.session || name == n.again
+	return transaction || name == n.browser || name == n.memory || name == n.session || name == n.again || name == n.next
 }
 
 // StripCookies removes our cookies from a request that is passed on: they are

@@ -2,7 +2,6 @@ package proxyprovider
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"hash/maphash"
 	"sync"
@@ -21,7 +20,6 @@ const (
 	statusStale = 30 * time.Second
 
 	maxStatuses = 1 << 16
-	maxVerified = 10_000
 )
 
 // grantStatus is what the verifier knows of a grant.
@@ -116,24 +114,9 @@ func (c *statusCache) revoke(id grantID, now time.Time) {
 	c.merge(id, grantStatus{revoked: true, read: now})
 }
 
-// tokenCache remembers tokens that were found genuine, by hash.
-type tokenCache struct {
-	m *boundedMap[[sha256.Size]byte, *verifiedToken]
-}
-
-func newTokenCache(size int) *tokenCache {
-	return &tokenCache{newBoundedMap[[sha256.Size]byte, *verifiedToken](size)}
-}
-
-func (c *tokenCache) get(hash [sha256.Size]byte) (*verifiedToken, bool) { return c.m.get(hash) }
-
-func (c *tokenCache) put(hash [sha256.Size]byte, t *verifiedToken) {
-	c.m.update(hash, func(*verifiedToken, bool) *verifiedToken { return t })
-}
-
 // boundedMap is a map with an upper bound on its entries. A full part of it
-// drops an arbitrary entry for a new one, which costs a read of the store or a
-// signature check and nothing else.
+// drops an arbitrary entry for a new one, which costs a read of the store and
+// nothing else.
 type boundedMap[K comparable, V any] struct {
 	seed  maphash.Seed
 	parts [32]boundedPart[K, V]

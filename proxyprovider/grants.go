@@ -91,9 +91,10 @@ type Grants struct {
 	backend  *firstSuccess[*grantBackend]
 	keys     *signingKeys
 	statuses *statusCache
-	verified *tokenCache
 	flights  flightGroup
 	used     usedGrants
+	// upstreamTokens are those that were handed out lately.
+	upstreamTokens *boundedMap[grantID, upstreamToken]
 }
 
 // grantBackend is what is opened on first use.
@@ -134,8 +135,9 @@ func NewGrants(cfg GrantsConfig) (*Grants, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	g := &Grants{cfg: cfg, statuses: newStatusCache(maxStatuses), verified: newTokenCache(maxVerified)}
+	g := &Grants{cfg: cfg, statuses: newStatusCache(maxStatuses)}
 	g.keys = &signingKeys{g: g, alg: cfg.SigningAlg}
+	g.upstreamTokens = newBoundedMap[grantID, upstreamToken](maxUpstreamTokens)
 	g.backend = newFirstSuccess(g.openBackend)
 	return g, nil
 }

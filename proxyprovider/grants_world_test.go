@@ -1,6 +1,7 @@
 package proxyprovider_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -247,6 +248,7 @@ type sessionUpstream struct {
 	holding   chan struct{} // gets a value when Refresh waits
 	keep      bool          // Refresh does not rotate
 	silent    bool          // Refresh tells no identity
+	life      time.Duration // of access tokens, an hour if 0
 }
 
 func newSessionUpstream(c *grantsClock) *sessionUpstream {
@@ -274,7 +276,7 @@ func (u *sessionUpstream) issue() *idp.Tokens {
 	u.next++
 	token := fmt.Sprintf("up-refresh-%d", u.next)
 	u.good[token] = true
-	return &idp.Tokens{AccessToken: fmt.Sprintf("up-access-%d", u.next), RefreshToken: token, Expiry: u.clock.now().Add(time.Hour)}
+	return &idp.Tokens{AccessToken: fmt.Sprintf("up-access-%d", u.next), RefreshToken: token, Expiry: u.clock.now().Add(cmp.Or(u.life, time.Hour))}
 }
 
 func (u *sessionUpstream) Name() string   { return "Example" }

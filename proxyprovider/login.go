@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -35,8 +36,47 @@ func (b *Broker) askPassword(w http.ResponseWriter, r *http.Request, seals *brok
 	return nil
 }
 
-// serveLogin checks a name and a password.
+// goToPassword takes the user to the form. After a click it has an address of its
+// own: whoever comes back from the app with the browser's back button would
+// otherwise be asked whether to send the click once more.
+func (b *Broker) goToPassword(w http.ResponseWriter, r *http.Request, seals *brokerSeals, tx *transaction) error {
+	if r.Method != http.MethodPost {
+		return b.askPassword(w, r, seals, tx, "", "", http.StatusOK)
+	}
+	if err := b.setTransaction(w, r, seals, tx); err != nil {
+		return err
+	}
+	return seeOther(w, b.path(loginPath)+"?"+url.Values{"state": {tx.state()}}.Encode())
+}
+
+// serveLogin shows the form, or checks a name and a password.
 func (b *Broker) serveLogin(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodGet {
+		return b.showLogin(w, r)
+	}
+	return b.checkLogin(w, r)
+}
+
+// showLogin shows the form of a login that began in this browser. It may be
+// loaded again until the login is over.
+func (b *Broker) showLogin(w http.ResponseWriter, r *http.Request) error {
+	seals, err := b.seals.get()
+	if err != nil {
+		return err
+	}
+	query, err := callbackQuery(r)
+	if err != nil {
+		return err
+	}
+	tx, err := b.findTransaction(r, seals, query)
+	if err != nil {
+		return err
+	}
+	return b.askPassword(w, r, seals, tx, "", "", http.StatusOK)
+}
+
+// checkLogin checks a name and a password.
+func (b *Broker) checkLogin(w http.ResponseWriter, r *http.Request) error {
 	values, err := b.readBrowserForm(w, r)
 	if err != nil {
 		return err
@@ -96,6 +136,7 @@ func (b *Broker) finishAccount(w http.ResponseWriter, r *http.Request, seals *br
 		return b.decide(ctx, r, seals, client, tx, who, nil)
 	})
 	end, _ := ended.(*loginEnd)
+	b.clearTransaction(w, r, tx.name())
 	return b.endLogin(w, r, seals, tx, end, err)
 }
 

@@ -108,6 +108,33 @@ func TestAccountsLogin(t *testing.T) {
 	b.get(w.authorizeURL(webClient)).wantLogin(http.StatusOK, "Web client").signIn("alice", "correct horse").code(webClient)
 }
 
+// TestBackFromTheApp: every step has an address that can be loaded again, so that
+// no browser asks whether to send a form once more.
+func TestBackFromTheApp(t *testing.T) {
+	w := newBrokerWorld(t, withAccounts)
+	b := w.browser()
+	login := b.get(w.authorizeURL(webClient)).allow().wantLogin(http.StatusOK, "Web client")
+	if !strings.HasPrefix(login.url, w.issuer+"/mcp-auth/login?state=") {
+		t.Fatalf("the form is at %s", login.url)
+	}
+	b.get(login.url).wantLogin(http.StatusOK, "Web client") // reload
+	if w.grantCount() != 0 {
+		t.Error("loading the form grants something")
+	}
+	b.get(login.url).signIn("alice", "correct horse").code(webClient)
+	b.get(login.url).wantPage(http.StatusBadRequest, "not known in this browser") // back
+	if len(b.cookiesNamed("__Host-mcp_t")) != 0 {
+		t.Error("the cookie of the login is left")
+	}
+
+	login = w.browser().get(w.authorizeURL(webClient)).allow()
+	stranger := w.browser()
+	stranger.get(w.authorizeURL(webClient)).wantConsent()
+	stranger.get(login.url).wantPage(http.StatusBadRequest, "not known in this browser")
+	w.clock.advance(10 * time.Minute)
+	login.b.get(login.url).wantPage(http.StatusBadRequest, "took too long")
+}
+
 // TestAccountsCallback: there is none, so nobody can come back from elsewhere.
 func TestAccountsCallback(t *testing.T) {
 	w := newBrokerWorld(t, withAccounts)
@@ -150,7 +177,7 @@ func TestLoginForgery(t *testing.T) {
 			w.clock.advance(10 * time.Minute)
 			return b.do("POST", action, form)
 		}},
-		{"by a link", http.StatusMethodNotAllowed, "nothing to do", func(b *brokerBrowser, _ *brokerPage, action string, form url.Values) *brokerPage {
+		{"by a link", http.StatusBadRequest, "not known in this browser", func(b *brokerBrowser, _ *brokerPage, action string, form url.Values) *brokerPage {
 			return b.get(action + "?" + form.Encode())
 		}},
 	}

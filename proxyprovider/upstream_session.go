@@ -36,11 +36,17 @@ func (g *Grants) proofDue(r *grantRecord, now time.Time) bool {
 // store share no transaction.
 func (g *Grants) proveUpstream(ctx context.Context, id grantID) error {
 	begun := g.cfg.Now()
+	return g.askUnlessDone(ctx, id, func(r *grantRecord) bool { return g.proven(r, begun) })
+}
+
+// askUnlessDone asks the upstream, unless done says of the grant that somebody
+// has done that meanwhile.
+func (g *Grants) askUnlessDone(ctx context.Context, id grantID, done func(*grantRecord) bool) error {
 	return g.flights.do(ctx, id, func() error {
 		// Not ended by the client's departure: a rotation would be lost.
 		ctx, cancel := withoutCancel(ctx, upstreamBudget)
 		defer cancel()
-		lease, err := g.leaseUpstream(ctx, id, begun)
+		lease, err := g.leaseUpstream(ctx, id, done)
 		if lease == nil {
 			return err
 		}
@@ -49,7 +55,7 @@ func (g *Grants) proveUpstream(ctx context.Context, id grantID) error {
 		// after the next one has begun.
 		var mine *grantSnapshot
 		err = g.change(ctx, id, func(s *grantSnapshot) error {
-			if g.proven(s.grantRecord, begun) { // while we waited for the lease
+			if done(s.grantRecord) { // while we waited for the lease
 				return errProven
 			}
 			s.fence++
@@ -89,7 +95,7 @@ func (g *Grants) proven(r *grantRecord, begun time.Time) bool {
 
 // leaseUpstream takes the lease, or waits until another node has asked: then the
 // lease is nil, and the error too if all went well.
-func (g *Grants) leaseUpstream(ctx context.Context, id grantID, begun time.Time) (*lease, error) {
+func (g *Grants) leaseUpstream(ctx context.Context, id grantID, done func(*grantRecord) bool) (*lease, error) {
 	for {
 		l, err := g.takeLease(ctx, "upstream/"+id.String(), upstreamLease)
 		if l != nil || err != nil {
@@ -104,7 +110,7 @@ func (g *Grants) leaseUpstream(ctx context.Context, id grantID, begun time.Time)
 			return nil, err
 		case s == nil:
 			return nil, deadGrant(unknownRefreshToken, nil)
-		case g.proven(s.grantRecord, begun):
+		case done(s.grantRecord):
 			return nil, nil
 		}
 	}

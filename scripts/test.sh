@@ -18,4 +18,11 @@ for module in "${modules[@]}"; do
 done
 
 scripts/smoke.sh
+
+# npm brings Node 22 for this one platform; go test does not say what it skips.
+if [ "$(uname -sm)" != "Linux x86_64" ] && ! node -e 'process.exit(parseInt(process.versions.node) < 22 ? 1 : 0)'; then
+	step "NOT RUN: the MCP conformance suite of the client (TestConformanceClient), which needs Node 22 in the path"
+	step "all else passed"
+	exit
+fi
 step "all passed"

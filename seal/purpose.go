@@ -29,6 +29,11 @@ const (
 	// PurposeRelayCode is for authorization codes of an upstream on their way to
 	// the client.
 	PurposeRelayCode Purpose = "relay code"
-	// PurposeSession is for browser and MCP sessions.
+	// PurposeSession is for browser sessions.
 	PurposeSession Purpose = "session"
+	// PurposeMCPSession is for the MAC that binds an MCP session to its user.
+	PurposeMCPSession Purpose = "mcp session"
+	// PurposeAssertion is for the keys that sign what a server behind the guard
+	// is told of the caller.
+	PurposeAssertion Purpose = "assertion"
 )

@@ -92,7 +92,7 @@ func TestPurposesDiffer(t *testing.T) {
 	ring := newRing(t, seal.GenerateKey())
 	purposes := []seal.Purpose{
 		seal.PurposeClientID, seal.PurposeClientSecret, seal.PurposeConsentForm, seal.PurposeTransaction, seal.PurposeConsentMemory,
-		seal.PurposeStoreValue, seal.PurposeRefreshMAC, seal.PurposeProxyID, seal.PurposeProxyRefresh, seal.PurposeRelayCode, seal.PurposeSession,
+		seal.PurposeStoreValue, seal.PurposeRefreshMAC, seal.PurposeProxyID, seal.PurposeProxyRefresh, seal.PurposeRelayCode, seal.PurposeSession, seal.PurposeAssertion,
 	}
 	for _, from := range purposes {
 		sealed := mustSeal(t, ring.Sealer(from, issuer), "x", time.Time{})

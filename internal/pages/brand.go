@@ -15,7 +15,7 @@ type Brand struct {
 	Title string
 	// Logo is the absolute path of an image on this site, beside the title.
 	Logo string
-	// Color is that of the main button, as #rrggbb.
+	// Color is that of the main button: rrggbb or rgb, with or without a # before it.
 	Color string
 }
 
@@ -48,10 +48,13 @@ func NewSite(b Brand) (*Site, error) {
 // colorStyle sets the accent: text on it is black or white, whichever is easier
 // to read, and the button has an edge so that it does not melt into the card.
 func colorStyle(color string) (template.CSS, error) {
-	hex, ok := strings.CutPrefix(color, "#")
+	hex := strings.TrimPrefix(color, "#")
+	if len(hex) == 3 { // as in CSS, each digit stands for two
+		hex = string([]byte{hex[0], hex[0], hex[1], hex[1], hex[2], hex[2]})
+	}
 	rgb, err := strconv.ParseUint(hex, 16, 32)
-	if !ok || len(hex) != 6 || err != nil {
-		return "", fmt.Errorf("the color %q is not of the form #2454d6", color)
+	if len(hex) != 6 || err != nil {
+		return "", fmt.Errorf("the color %q is not of the form 2454d6, #2454d6 or 25d", color)
 	}
 	linear := func(shift uint) float64 {
 		c := float64(rgb>>shift&0xff) / 255

@@ -110,6 +110,9 @@ func TestSpeak(t *testing.T) {
 	rows := []struct{ locales, header, want string }{
 		{"", "", "en"},
 		{"", "de", "de"},
+		{"", "fr-CA,fr;q=0.9,en;q=0.8", "fr"},
+		{"", "es-419", "es"},
+		{"ja-JP", "de", "ja"},
 		{"", "DE-at", "de"},
 		{"", "xx, de;q=0.2, en;q=0.1", "de"},
 		{"", "de;q=0.2, en;q=0.9", "en"},
@@ -196,13 +199,14 @@ func TestClean(t *testing.T) {
 func TestBrandColorsAreReadable(t *testing.T) {
 	for color, want := range map[string]string{
 		"#000000": "#ffffff", "#ffffff": "#000000", "#ffff00": "#000000", "#0b7a5b": "#ffffff", "#FF0000": "#000000", "#7f7f7f": "#000000",
+		"0b7a5b": "#ffffff", "#ff0": "#000000", "000": "#ffffff",
 	} {
 		css, err := colorStyle(color)
 		if err != nil || !strings.Contains(string(css), "--on-accent: "+want+";") {
 			t.Errorf("%s: %s, %v", color, css, err)
 		}
 	}
-	for _, bad := range []string{"red", "#fff", "#12345g", "123456", "#1234567", "#+12345", "#123456;}"} {
+	for _, bad := range []string{"red", "#ffff", "#12345g", "12345", "#1234567", "#+12345", "#123456;}", "#", "##12345", "0x1234", "+12"} {
 		if css, err := colorStyle(bad); err == nil {
 			t.Errorf("%s: %s", bad, css)
 		}

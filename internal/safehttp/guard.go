@@ -40,6 +40,10 @@ type GuardOptions struct {
 	// Link-local addresses and those of cloud metadata services stay refused,
 	// and so does a certificate that does not verify.
 	AllowOrigins []string
+	// AnyPort allows public addresses on every port.
+	AnyPort bool
+	// Methods are allowed besides GET and HEAD.
+	Methods []string
 	// MaxConnsPerHost bounds the connections to one host, 4 if 0.
 	MaxConnsPerHost int
 	// RootCAs replaces the system's roots of trust.
@@ -70,8 +74,15 @@ func NewGuardedClient(o GuardOptions) (*http.Client, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	g := &guard{private: make(map[string]*http.Transport, len(o.AllowOrigins))}
+	g := &guard{
+		private: make(map[string]*http.Transport, len(o.AllowOrigins)),
+		methods: append([]string{http.MethodGet, http.MethodHead}, o.Methods...),
+		anyPort: o.AnyPort,
+	}
 	public := addressRule{guardian: ssrf.New(ssrf.WithPorts(443))}
+	if o.AnyPort {
+		public.guardian = ssrf.New(ssrf.WithAnyPort())
+	}
 	g.public = o.transport(public)
 	for _, raw := range o.AllowOrigins {
 		origin, port, err := CheckPrivateOrigin(raw)
@@ -157,6 +168,8 @@ func isLoopbackName(host string) bool {
 type guard struct {
 	public  *http.Transport
 	private map[string]*http.Transport
+	methods []string
+	anyPort bool
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -173,7 +186,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // transportFor checks what can be told from the URL.
 func (g *guard) transportFor(r *http.Request) (*http.Transport, error) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if !slices.Contains(g.methods, r.Method) {
 		return nil, refused("the method is " + r.Method)
 	}
 	u := r.URL
@@ -190,7 +203,7 @@ func (g *guard) transportFor(r *http.Request) (*http.Transport, error) {
 	if u.Scheme != "https" {
 		return nil, refused("its scheme is not https")
 	}
-	if port != 443 {
+	if port != 443 && !g.anyPort {
 		return nil, refused("its port is not 443")
 	}
 	if err := checkHostName(u.Hostname()); err != nil {
@@ -211,6 +224,22 @@ func checkHostName(host string) error {
 		return refused("its host is neither a name nor an address in its usual form")
 	}
 	return nil
+}
+
+// CheckHost refuses what can be told from the host of a URL without resolving
+// it: an address that is not public, and names that some resolvers read as one.
+func CheckHost(host string) error {
+	if err := checkHostName(host); err != nil {
+		return err
+	}
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return refused("its host is this machine")
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil
+	}
+	return addressRule{guardian: ssrf.New(ssrf.WithAnyPort())}.check(netip.AddrPortFrom(address, 443))
 }
 
 func refused(why string) error { return fmt.Errorf("%w: %s", ErrRefused, why) }

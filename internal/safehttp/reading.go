@@ -10,13 +10,18 @@ import (
 // so that without a bound a slow client would hold the connection.
 const RefusalTime = 2 * time.Second
 
-// BoundReading bounds how long the body of r may take from now on. A later
-// bound replaces it, and the next request on the connection has its own.
+// BoundReading bounds how long the body of r may take from now on; 0 lifts the
+// bound. A later bound replaces it, and the next request on the connection has
+// its own.
 // Writers that know no deadline are left alone.
 func BoundReading(w http.ResponseWriter, r *http.Request, limit time.Duration) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return
 	}
+	var deadline time.Time
+	if limit > 0 {
+		deadline = time.Now().Add(limit)
+	}
 	// http.ErrNotSupported, from test recorders: there is no connection to hold.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limit))
+	_ = http.NewResponseController(w).SetReadDeadline(deadline)
 }

@@ -50,7 +50,7 @@ func Check(data []byte) error {
 	if !utf8.Valid(data) {
 		return errors.New("the JSON document is not valid UTF-8")
 	}
-	s := scanner{data: data}
+	s := scanner{data: data, maxDepth: MaxDepth}
 	if err := s.value(0); err != nil {
 		return err
 	}
@@ -62,12 +62,21 @@ func Check(data []byte) error {
 
 // scanner walks through a document once.
 type scanner struct {
-	data []byte
-	pos  int
+	data     []byte
+	pos      int
+	maxDepth int
+	// fold makes names that differ in case only the same.
+	fold bool
+	// loose lets strings hold half a surrogate pair.
+	loose bool
 }
 
 func (s *scanner) malformed() error {
 	return fmt.Errorf("the JSON document is malformed at offset %d", s.pos)
+}
+
+func (s *scanner) tooDeep() error {
+	return fmt.Errorf("the JSON document nests deeper than %d levels", s.maxDepth)
 }
 
 // space skips the white space of RFC 8259 §2.
@@ -105,8 +114,8 @@ func (s *scanner) value(depth int) error {
 	s.space()
 	switch c := s.next(); {
 	case c == '{' || c == '[':
-		if depth == MaxDepth {
-			return fmt.Errorf("the JSON document nests deeper than %d levels", MaxDepth)
+		if depth == s.maxDepth {
+			return s.tooDeep()
 		}
 		if c == '{' {
 			return s.object(depth + 1)
@@ -165,6 +174,9 @@ func (s *scanner) object(depth int) error {
 			if err := json.Unmarshal(s.data[start:s.pos], &name); err != nil {
 				return s.malformed()
 			}
+		}
+		if s.fold {
+			name = foldName(name)
 		}
 		if _, twice := seen[name]; twice {
 			return fmt.Errorf("an object has two members of the same name at offset %d", start)
@@ -228,19 +240,20 @@ func (s *scanner) digits() bool {
 func (s *scanner) str() (escaped bool, err error) {
 	s.pos++
 	for {
-		switch c := s.next(); {
-		case c < 0x20: // the end as well
-			return false, s.malformed()
-		case c == '"':
+		for s.pos < len(s.data) && s.data[s.pos] >= 0x20 && s.data[s.pos] != '"' && s.data[s.pos] != '\\' {
+			s.pos++
+		}
+		switch s.next() {
+		case '"':
 			s.pos++
 			return escaped, nil
-		case c == '\\':
+		case '\\':
 			escaped = true
 			if err := s.escape(); err != nil {
 				return false, err
 			}
-		default:
-			s.pos++
+		default: // a control character, or the end
+			return false, s.malformed()
 		}
 	}
 }
@@ -262,7 +275,7 @@ func (s *scanner) escape() error {
 	switch {
 	case !ok:
 		return s.malformed()
-	case unit < 0xd800 || unit > 0xdfff:
+	case unit < 0xd800 || unit > 0xdfff, s.loose:
 		return nil
 	case unit >= 0xdc00 || !s.take('\\') || !s.take('u'):
 		return s.halfPair()

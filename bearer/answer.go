@@ -1,0 +1,265 @@
+package bearer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+
+	"github.com/caddy-mcp/mcpauth/oauth"
+)
+
+// answer is the writer and the state of one admitted request on its way
+// through. It works with http.ResponseController.
+type answer struct {
+	http.ResponseWriter
+	stream
+
+	guard   *Guard
+	request *http.Request
+	asked   asked
+	session session     // used if binds is set
+	filter  *listFilter // nil if lists are not filtered
+
+	binds bool
+	// began tells that the handler has said its status, sent that the header is on
+	// its way.
+	began, sent bool
+	events      bool // text/event-stream
+	hijacked    bool
+	failed      bool // ended for a reason of our own
+}
+
+// errEnded is what a handler gets that writes after its request was ended.
+var errEnded = errors.New("the request was ended")
+
+// pass lets next answer.
+func (a *answer) pass(next func(http.ResponseWriter, *http.Request) error) (err error) {
+	var ctx context.Context
+	ctx, a.cancel = context.WithCancelCause(a.request.Context())
+	a.guard.streams.add(&a.stream)
+	returned := false
+	defer func() {
+		a.remove()
+		a.cancel(nil)
+		if a.ended.Load() == nil {
+			return
+		}
+		if !returned {
+			// reverse_proxy panics to say that an answer is not complete.
+			if p := recover(); p != nil && !isAbort(p) {
+				panic(p)
+			}
+		}
+		a.close(returned && err == nil)
+		err = nil
+	}()
+	err = next(a, a.request.WithContext(ctx))
+	if a.ended.Load() == nil {
+		a.finish(err == nil)
+	}
+	returned = true
+	return err
+}
+
+func isAbort(p any) bool {
+	err, ok := p.(error)
+	return ok && errors.Is(err, http.ErrAbortHandler)
+}
+
+// finish completes the answer of a handler that has returned. With an error,
+// somebody else writes it, but with the header that is here.
+func (a *answer) finish(complete bool) {
+	if !a.began {
+		if !a.prepareHeader() {
+			return
+		}
+		if cors, ok := a.ResponseWriter.(*corsWriter); ok {
+			cors.setHeaders()
+		}
+		return
+	}
+	if complete && a.filter != nil {
+		a.filter.finish(a)
+	}
+}
+
+// prepareHeader makes the header of the server behind fit to be sent.
+func (a *answer) prepareHeader() bool {
+	if !a.binds {
+		return true
+	}
+	if err := a.session.bind(a.Header()); err != nil {
+		a.fail(noSessionKey(err))
+		return false
+	}
+	return true
+}
+
+// fail ends the request for a reason of our own.
+func (a *answer) fail(why *oauth.Error) {
+	a.guard.logger.LogAttrs(a.request.Context(), slog.LevelError, "answer withheld", slog.String("reason", why.Error()))
+	a.failed = true
+	a.end(why)
+}
+
+// close says to the client that the request was ended.
+func (a *answer) close(complete bool) {
+	switch {
+	case a.hijacked:
+	case !a.sent:
+		a.refuse(a.ended.Load())
+	case a.events, complete && !a.failed:
+		// An event stream may end anywhere: the client connects again.
+	default:
+		panic(http.ErrAbortHandler) // it must not look complete
+	}
+}
+
+// refuse answers in place of the server behind.
+func (a *answer) refuse(why *oauth.Error) {
+	h := a.Header()
+	for _, name := range []string{
+		"Content-Type", "Content-Length", "Content-Encoding", "Content-Range", "Etag", "Last-Modified", "Trailer", sessionHeader,
+	} {
+		delete(h, name)
+	}
+	dropDigests(h)
+	a.sent = true
+	if why.HTTPStatus() == http.StatusUnauthorized && !isSafe(a.request.Method) {
+		// RFC 9110 §15.5.2: 401 says that nothing was done, and clients send the
+		// request once more.
+		why = oauth.NewError("gateway_timeout", "The access token ended while the request was running; it may have taken effect").
+			WithStatus(http.StatusGatewayTimeout).Because(why)
+	}
+	(&refusal{err: why, scopes: a.asked.scopes, metadataURL: a.asked.metadataURL}).write(a.ResponseWriter, a.request)
+}
+
+func isSafe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+// over reports whether the request was ended: the server behind has no more to
+// say.
+func (a *answer) over() bool { return a.ended.Load() != nil }
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) WriteHeader(status int) {
+	if a.over() || a.began || !a.prepareHeader() {
+		return
+	}
+	// Interim answers (RFC 9110 §15.2) are not the last; 101 is.
+	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
+		a.ResponseWriter.WriteHeader(status)
+		return
+	}
+	a.began = true
+	a.events = answerType(a.Header()) == "text/event-stream"
+	if a.filter != nil {
+		if refused := a.filter.begin(a, status); refused != nil {
+			a.fail(refused)
+			return
+		}
+		if a.filter.holds() {
+			return
+		}
+	}
+	a.send(status)
+}
+
+func (a *answer) send(status int) {
+	a.sent = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func answerType(h http.Header) string {
+	values := h["Content-Type"]
+	if len(values) == 0 {
+		return ""
+	}
+	if values[0] == "application/json" { // most answers
+		return values[0]
+	}
+	t, _, err := mime.ParseMediaType(values[0])
+	if err != nil && t == "" {
+		return values[0]
+	}
+	return t
+}
+
+// ready reports whether the body may be written, with the header before it.
+func (a *answer) ready() bool {
+	if !a.began {
+		a.WriteHeader(http.StatusOK)
+	}
+	return !a.over()
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if !a.ready() {
+		return 0, errEnded
+	}
+	if a.filter != nil && !a.filter.passes() {
+		return a.filter.write(a, b)
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// ReadFrom keeps the fast path of the writer below, if it has one.
+func (a *answer) ReadFrom(r io.Reader) (int64, error) {
+	if !a.ready() {
+		return 0, errEnded
+	}
+	if a.events || a.filter != nil && !a.filter.passes() {
+		return io.Copy(struct{ io.Writer }{a}, r)
+	}
+	return io.Copy(a.ResponseWriter, r)
+}
+
+// FlushError is for http.ResponseController: a flush writes the header.
+func (a *answer) FlushError() error {
+	if !a.ready() {
+		return errEnded
+	}
+	if a.filter != nil && a.filter.holds() && !a.filter.startEarly(a) {
+		return nil
+	}
+	return http.NewResponseController(a.ResponseWriter).Flush()
+}
+
+// Flush is for handlers that look for an http.Flusher.
+func (a *answer) Flush() { _ = a.FlushError() }
+
+// Hijack is for handlers that look for an http.Hijacker.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if a.over() {
+		return nil, nil, errEnded
+	}
+	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
+	if err == nil {
+		a.began, a.sent, a.hijacked = true, true, true
+	}
+	return conn, rw, err
+}
+
+// Push is for handlers that look for an http.Pusher.
+func (a *answer) Push(target string, options *http.PushOptions) error {
+	if pusher, ok := a.ResponseWriter.(http.Pusher); ok {
+		return pusher.Push(target, options)
+	}
+	return http.ErrNotSupported
+}
+
+// Interface guards
+var (
+	_ http.Flusher  = (*answer)(nil)
+	_ http.Hijacker = (*answer)(nil)
+	_ http.Pusher   = (*answer)(nil)
+	_ io.ReaderFrom = (*answer)(nil)
+)

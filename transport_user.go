@@ -1,0 +1,186 @@
+package mcpauth
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"github.com/caddy-mcp/mcpauth/authclient"
+	"github.com/caddy-mcp/mcpauth/oauth"
+	"github.com/caddy-mcp/mcpauth/proxyprovider"
+)
+
+// maxUserClients bounds how many users' clients are kept. One that is dropped is
+// made again; what it knows is in the store.
+const maxUserClients = 4096
+
+// userGrants is the source that has a grant of each user.
+type userGrants struct {
+	t       *Transport
+	r       *RemoteServer
+	site    *site
+	connect *connectPage
+
+	mu      sync.Mutex
+	clients map[string]*userClient
+}
+
+// userSource finds the site that knows the users and adds its page.
+func (t *Transport) userSource(r *RemoteServer) (tokenSource, error) {
+	s, err := t.app.siteInFront(kindUser, r.Credentials.Site)
+	if err != nil {
+		return nil, err
+	}
+	t.app.callers.Store(true)
+	t.app.expectStore()
+	page, err := newConnectPage(t, r, s)
+	if err != nil {
+		return nil, err
+	}
+	return &userGrants{t: t, r: r, site: s, connect: page, clients: make(map[string]*userClient)}, nil
+}
+
+// client returns that of the user who sends the request.
+func (u *userGrants) client(r *http.Request) (remoteClient, error) {
+	c, err := callerOf(r, u.site)
+	if err != nil {
+		return nil, err
+	}
+	info := c.decision.Info
+	if info.UserID == "" || info.UserID == info.ClientID {
+		return nil, &connectError{server: u.r.Resource, machine: true}
+	}
+	subject := proxyprovider.SubjectKey(u.site.control.userIssuer, info.UserID)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if known, ok := u.clients[subject]; ok {
+		return known, nil
+	}
+	made, err := u.newClient(subject)
+	if err != nil {
+		return nil, err
+	}
+	if len(u.clients) >= maxUserClients {
+		for other := range u.clients {
+			delete(u.clients, other)
+			break
+		}
+	}
+	u.clients[subject] = made
+	return made, nil
+}
+
+func (u *userGrants) newClient(subject string) (*userClient, error) {
+	s := newPatientStore(userStore(u.t.grants(u.r), subject))
+	c, err := u.t.newClient(u.r, &userGrant{storedGrant{
+		store: s, scopes: u.r.Scopes, fixed: u.r.client(), signIn: &connectError{server: u.r.Resource, link: u.connect.url},
+	}}, s, true)
+	if err != nil {
+		return nil, err
+	}
+	return &userClient{c}, nil
+}
+
+// userGrant is the grant of one user, who can be asked for a new one: tokens that
+// the server has refused for good are forgotten.
+type userGrant struct{ storedGrant }
+
+// InvalidateCredentials implements authclient.CredentialInvalidator.
+func (g *userGrant) InvalidateCredentials(ctx context.Context, scope authclient.CredentialScope, issuer string) error {
+	if scope != authclient.CredentialsTokens {
+		return nil
+	}
+	return g.store.InvalidateCredentials(ctx, scope, issuer)
+}
+
+// userClient sends a user's requests. Those that need the user are answered with
+// the way to the page.
+type userClient struct{ *grantClient }
+
+// connectError says that the user has to connect an account.
+type connectError struct {
+	server, link string
+	// machine tells that there is no user who could.
+	machine bool
+}
+
+func (e *connectError) Error() string {
+	if e.machine {
+		return "the caller is a program without a user, who could have a grant at " + e.server
+	}
+	return "the user has no grant at " + e.server + " yet"
+}
+
+// text is for the user.
+func (e *connectError) text() string {
+	if e.machine {
+		return "This MCP server needs the account of a user, and the caller is a program"
+	}
+	return fmt.Sprintf("Connect your account at %s first, then try again: open %s", hostOf(e.server), e.link)
+}
+
+// answer tells a client how its user gets on. A JSON-RPC request is answered with
+// the error that MCP has for this (URLElicitationRequiredError, revision
+// 2025-11-25), which clients show to the user, some as a link.
+func (e *connectError) answer(r *http.Request) *http.Response {
+	id := requestID(r)
+	if e.machine || id == nil {
+		return answer(r, oauth.ErrAccessDenied.Describe(e.text()).WithURI(e.link), 0)
+	}
+	body, err := json.Marshal(map[string]any{
+		"jsonrpc": "2.0",
+		"id":      id,
+		"error": map[string]any{
+			"code":    urlElicitationRequired,
+			"message": e.text(),
+			"data": map[string]any{"elicitations": []any{map[string]any{
+				"mode": "url", "elicitationId": rand.Text(), "url": e.link,
+				"message": "Connect your account at " + hostOf(e.server),
+			}}},
+		},
+	})
+	if err != nil {
+		return answer(r, oauth.AsError(err), 0)
+	}
+	return jsonAnswer(r, http.StatusOK, body)
+}
+
+// urlElicitationRequired is the JSON-RPC error code of that name.
+const urlElicitationRequired = -32042
+
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return rawURL
+	}
+	return u.Host
+}
+
+// maxPeek bounds how much of a request is read for its id, in bytes.
+const maxPeek = 1 << 20
+
+// requestID returns the id of a JSON-RPC request, nil if it is none, or its body
+// has been sent already.
+func requestID(r *http.Request) json.RawMessage {
+	if r.Method != http.MethodPost || r.Body == nil {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxPeek))
+	if err != nil {
+		return nil
+	}
+	var request struct {
+		ID     json.RawMessage `json:"id"`
+		Method string          `json:"method"`
+	}
+	if json.Unmarshal(body, &request) != nil || request.Method == "" || len(request.ID) == 0 || bytes.Equal(request.ID, []byte("null")) {
+		return nil
+	}
+	return request.ID
+}
