@@ -1,7 +1,9 @@
 package mcpauth
 
 import (
+	"fmt"
 	"math"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
@@ -83,7 +85,10 @@ func (t *Transport) httpSettings(name caddyfile.Token, settings []caddyfile.Toke
 	open.Text, end.Text = "{", "}"
 	end.Line++
 	block := append([]caddyfile.Token{name, open}, settings...)
-	return t.HTTPTransport.UnmarshalCaddyfile(caddyfile.NewDispenser(append(block, end)))
+	if err := t.HTTPTransport.UnmarshalCaddyfile(caddyfile.NewDispenser(append(block, end))); err != nil {
+		return fmt.Errorf("transport mcp_oauth has the settings of transport http, and besides resource, authorization_server, %s, scopes, step_up, allow_origins and replay_limit: %w", strings.ReplaceAll(credentialKinds(), " and ", ", "), err)
+	}
+	return nil
 }
 
 // setting reads one of our own settings; ours is false if it is none.

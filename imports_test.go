@@ -31,6 +31,8 @@ var imports = map[string][]string{
 	"bearer":                {"oauth", "internal/safehttp", "internal/strictjson"},
 	"authserver":            {"oauth", "bearer", "seal", "internal/safehttp", "internal/strictjson", "internal/pages"},
 	"idp":                   {"oauth", "internal/safehttp", "internal/strictjson"},
+	"authclient":            {"oauth", "internal/safehttp", "internal/strictjson"},
+	"authclient/gosdk":      {"authclient"},
 	"proxyprovider": {
 		"authserver", "bearer", "idp", "store", "seal", "oauth",
 		"internal/pages", "internal/safehttp", "internal/strictjson",

@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
@@ -42,7 +42,9 @@ type Transport struct {
 	logger *zap.Logger
 	// origin is that of the resource: no token goes anywhere else.
 	origin string
-	source tokenSource
+	// special tells that the usual HTTP client could not reach the server.
+	special bool
+	source  tokenSource
 }
 
 // RemoteServer is a protected MCP server elsewhere, and how to get tokens for it.
@@ -88,6 +90,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if t.ProxyProtocolEnabled() {
 		return errors.New("transport mcp_oauth: proxy_protocol is for servers of one's own: it has no place before a TLS connection to somebody else's")
 	}
+	t.special = isSpecial(&t.HTTPTransport) // before Caddy clears what it has loaded
 	if err := t.HTTPTransport.Provision(ctx); err != nil {
 		return err
 	}
@@ -108,6 +111,14 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("transport mcp_oauth: %w", err)
 	}
 	return nil
+}
+
+// Cleanup closes connections that are not in use. What is under way goes on.
+func (t *Transport) Cleanup() error {
+	if t.source != nil {
+		t.source.closeIdle()
+	}
+	return t.HTTPTransport.Cleanup()
 }
 
 // findServer decides which server tokens are for, and makes sure that the proxy
@@ -350,6 +361,8 @@ func (s server) RoundTrip(r *http.Request) (*http.Response, error) {
 // tokenSource finds the client in whose name a request is sent.
 type tokenSource interface {
 	client(r *http.Request) (remoteClient, error)
+	// closeIdle closes connections that are not in use.
+	closeIdle()
 }
 
 // remoteClient sends requests with a token.
@@ -375,21 +388,34 @@ func (c *grantClient) failed(r *http.Request, err error) error {
 // opened when it is first needed; a failure is not remembered.
 type oneSource struct {
 	open func() (*grantClient, error)
-	mu   sync.Mutex
-	got  *grantClient
+	got  atomic.Pointer[grantClient]
+}
+
+// opened is a source whose client needs no opening.
+func opened(c *grantClient) *oneSource {
+	s := new(oneSource)
+	s.got.Store(c)
+	return s
 }
 
 func (s *oneSource) client(*http.Request) (remoteClient, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.got == nil {
-		got, err := s.open()
-		if err != nil {
-			return nil, err
-		}
-		s.got = got
+	if c := s.got.Load(); c != nil {
+		return c, nil
 	}
-	return s.got, nil
+	c, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	if !s.got.CompareAndSwap(nil, c) {
+		c = s.got.Load()
+	}
+	return c, nil
+}
+
+func (s *oneSource) closeIdle() {
+	if c := s.got.Load(); c != nil {
+		c.CloseIdleConnections()
+	}
 }
 
 // Interface guards

@@ -133,6 +133,8 @@ func (u *upstreamTokens) client(r *http.Request) (remoteClient, error) {
 	return &tokenAdder{u.next, token}, nil
 }
 
+func (*upstreamTokens) closeIdle() {}
+
 // tokenAdder adds a token that is not ours to renew.
 type tokenAdder struct {
 	next  http.RoundTripper

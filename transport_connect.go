@@ -1,10 +1,12 @@
 package mcpauth
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +41,7 @@ type connectPage struct {
 	// url is that of the page, and callback the redirect URI.
 	url, callback string
 	path          string
+	config        []byte
 	cookie        string
 	secure        bool
 	logger        *zap.Logger
@@ -59,15 +62,28 @@ func newConnectPage(t *Transport, r *RemoteServer, s *site) (*connectPage, error
 		t: t, r: r, site: s, url: base.String(), callback: base.String() + "/callback", path: base.Path,
 		cookie: "mcp_r_" + id, secure: base.Scheme == "https", logger: t.logger,
 	}
+	config, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	// A site with several addresses has its handlers several times.
+	if known := s.connects[p.path]; known != nil && bytes.Equal(known.config, config) {
+		return known, nil
+	}
+	p.config = config
 	for path, handler := range map[string]http.Handler{
 		p.path: s.signedIn(p.begin), p.path + "/callback": http.HandlerFunc(p.finish),
 	} {
 		if s.extra[path] != nil {
-			return nil, fmt.Errorf("user: another proxy of %s has the users' grants at %s already; let one proxy serve both paths", s.issuer, r.Resource)
+			return nil, fmt.Errorf("user: another proxy behind %s has the users' grants at %s with other settings; make them equal", s.issuer, r.Resource)
 		}
 		s.extra[path] = handler
 		s.secretive[path] = true
 	}
+	if s.connects == nil {
+		s.connects = make(map[string]*connectPage)
+	}
+	s.connects[p.path] = p
 	return p, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
 	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
@@ -14,7 +16,7 @@ import (
 // do. What the operator named goes the way of the proxied requests; what the MCP
 // server names is still https with a public address.
 func (t *Transport) ownClient(r *RemoteServer) *http.Client {
-	if !t.isSpecial() {
+	if !t.special {
 		return nil
 	}
 	guarded, err := safehttp.NewGuardedClient(safehttp.GuardOptions{AnyPort: true, Methods: []string{http.MethodPost}})
@@ -28,8 +30,7 @@ func (t *Transport) ownClient(r *RemoteServer) *http.Client {
 }
 
 // isSpecial reports whether the usual client could not reach the server.
-func (t *Transport) isSpecial() bool {
-	h := &t.HTTPTransport
+func isSpecial(h *reverseproxy.HTTPTransport) bool {
 	if h.Resolver != nil || h.NetworkProxyRaw != nil || h.ForwardProxyURL != "" || h.LocalAddress != "" {
 		return true
 	}

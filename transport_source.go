@@ -75,7 +75,7 @@ func (t *Transport) machineSource(r *RemoteServer) (tokenSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &oneSource{got: c}, nil
+	return opened(c), nil
 }
 
 // machineGrant is what is kept over a reload.

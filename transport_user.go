@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 
 	"github.com/caddy-mcp/mcpauth/authclient"
@@ -28,7 +30,7 @@ type userGrants struct {
 	connect *connectPage
 
 	mu      sync.Mutex
-	clients map[string]*userClient
+	clients map[string]*grantClient
 }
 
 // userSource finds the site that knows the users and adds its page.
@@ -43,7 +45,7 @@ func (t *Transport) userSource(r *RemoteServer) (tokenSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &userGrants{t: t, r: r, site: s, connect: page, clients: make(map[string]*userClient)}, nil
+	return &userGrants{t: t, r: r, site: s, connect: page, clients: make(map[string]*grantClient)}, nil
 }
 
 // client returns that of the user who sends the request.
@@ -76,15 +78,20 @@ func (u *userGrants) client(r *http.Request) (remoteClient, error) {
 	return made, nil
 }
 
-func (u *userGrants) newClient(subject string) (*userClient, error) {
+func (u *userGrants) closeIdle() {
+	u.mu.Lock()
+	clients := slices.Collect(maps.Values(u.clients))
+	u.mu.Unlock()
+	for _, c := range clients {
+		c.CloseIdleConnections()
+	}
+}
+
+func (u *userGrants) newClient(subject string) (*grantClient, error) {
 	s := newPatientStore(userStore(u.t.grants(u.r), subject))
-	c, err := u.t.newClient(u.r, &userGrant{storedGrant{
+	return u.t.newClient(u.r, &userGrant{storedGrant{
 		store: s, scopes: u.r.Scopes, fixed: u.r.client(), signIn: &connectError{server: u.r.Resource, link: u.connect.url},
 	}}, s, true)
-	if err != nil {
-		return nil, err
-	}
-	return &userClient{c}, nil
 }
 
 // userGrant is the grant of one user, who can be asked for a new one: tokens that
@@ -98,10 +105,6 @@ func (g *userGrant) InvalidateCredentials(ctx context.Context, scope authclient.
 	}
 	return g.store.InvalidateCredentials(ctx, scope, issuer)
 }
-
-// userClient sends a user's requests. Those that need the user are answered with
-// the way to the page.
-type userClient struct{ *grantClient }
 
 // connectError says that the user has to connect an account.
 type connectError struct {

@@ -55,8 +55,8 @@ type flow struct {
 	log *slog.Logger
 
 	// before is the access token that was there before the lock was had.
-	before string
-	locked bool
+	before  string
+	locked  bool
 	release func()
 	// running counts what goes on after the flow has returned, if it was
 	// abandoned.

@@ -246,7 +246,9 @@ func TestOutdatedRegistrationIsReplaced(t *testing.T) {
 			c.ClientSecret, c.ClientSecretExpiresAt = "s", now.Unix()+100
 		}, false},
 		{"it has other redirect URIs", func(c *authclient.ClientInformation) { c.RedirectURIs = []string{"https://old.example/cb"} }, true},
-		{"it has this one", func(c *authclient.ClientInformation) { c.RedirectURIs = []string{"https://old.example/cb", callbackURL} }, false},
+		{"it has this one", func(c *authclient.ClientInformation) {
+			c.RedirectURIs = []string{"https://old.example/cb", callbackURL}
+		}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -240,4 +240,3 @@ func (n *network) endpoint(what, fromMetadata, serverURL, path string) (*url.URL
 	}
 	return u, nil
 }
-

@@ -153,8 +153,10 @@ func TestEnterpriseManagedRefusals(t *testing.T) {
 			want: "another kind of token",
 		},
 		"no issued_token_type": {
-			answer: func(*http.Request) (int, any) { return 200, map[string]any{"access_token": "a.b.c", "token_type": "N_A"} },
-			want:   "another kind of token",
+			answer: func(*http.Request) (int, any) {
+				return 200, map[string]any{"access_token": "a.b.c", "token_type": "N_A"}
+			},
+			want: "another kind of token",
 		},
 		"no token": {
 			answer: func(*http.Request) (int, any) {

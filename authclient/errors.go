@@ -225,5 +225,5 @@ func (e *InsufficientScopeError) Error() string {
 // Is reports whether target is ErrInsufficientScope, or the *oauth.Error of
 // that code.
 func (e *InsufficientScopeError) Is(target error) bool {
-	return target == ErrInsufficientScope || errors.Is(oauth.ErrInsufficientScope, target)
+	return target == ErrInsufficientScope || oauth.ErrInsufficientScope.Is(target)
 }

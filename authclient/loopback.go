@@ -114,10 +114,19 @@ func NewLoopback(store Store, o LoopbackOptions) (*Loopback, error) {
 	return l, nil
 }
 
-// Close stops to listen. Waiting ends with net.ErrClosed.
+// lastPageTime is how long Close lets the page of a callback be on its way.
+const lastPageTime = time.Second
+
+// Close stops to listen. Waiting ends with net.ErrClosed. The browser whose
+// callback has just been received still gets its page.
 func (l *Loopback) Close() error {
 	l.cancel()
-	err := l.server.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), lastPageTime)
+	defer cancel()
+	err := l.server.Shutdown(ctx)
+	if err != nil { // a connection without a request
+		err = l.server.Close()
+	}
 	l.running.Wait()
 	return err
 }

@@ -108,10 +108,10 @@ func TestAssertionAudience(t *testing.T) {
 		audience   string
 		want       func(issuer string) string
 	}{
-		"issuer":                       {want: func(issuer string) string { return issuer }},
-		"token endpoint, old server":   {noMetadata: true, want: func(issuer string) string { return issuer + "/token" }},
-		"what the caller has said":     {audience: "https://x.example", want: func(string) string { return "https://x.example" }},
-		"the same without metadata":    {noMetadata: true, audience: "https://x.example", want: func(string) string { return "https://x.example" }},
+		"issuer":                     {want: func(issuer string) string { return issuer }},
+		"token endpoint, old server": {noMetadata: true, want: func(issuer string) string { return issuer + "/token" }},
+		"what the caller has said":   {audience: "https://x.example", want: func(string) string { return "https://x.example" }},
+		"the same without metadata":  {noMetadata: true, audience: "https://x.example", want: func(string) string { return "https://x.example" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

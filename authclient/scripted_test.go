@@ -354,3 +354,8 @@ func (s singleSlot) ClientInformation(context.Context, string) (*authclient.Clie
 }
 
 func (s singleSlot) Tokens(context.Context, string) (*authclient.Tokens, error) { return s.tokens, nil }
+
+// failing cannot read its tokens.
+type failing struct{ *authclient.Web }
+
+func (failing) Tokens(context.Context, string) (*authclient.Tokens, error) { return nil, errDisk }

@@ -252,12 +252,14 @@ func TestTransportStreams(t *testing.T) {
 	t.Parallel()
 	s := newScripted(t)
 	next := make(chan string)
+	defer close(next)
 	s.handle("/sse", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer token-1" {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
+		w.(http.Flusher).Flush()
 		for event := range next {
 			fmt.Fprintf(w, "data: %s\n\n", event)
 			w.(http.Flusher).Flush()
@@ -286,7 +288,6 @@ func TestTransportStreams(t *testing.T) {
 			t.Errorf("status %d, body %q, error %v", status, body, err)
 		}
 	}
-	close(next)
 }
 
 func TestWithOAuthChecksItsOptions(t *testing.T) {

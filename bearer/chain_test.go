@@ -3,6 +3,7 @@ package bearer_test
 import (
 	"context"
 	"crypto/elliptic"
+	"strings"
 	"testing"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
@@ -49,5 +50,27 @@ func TestChain(t *testing.T) {
 				t.Errorf("got %v, %v", info, err)
 			}
 		})
+	}
+}
+
+// In front of a guard that accepts tokens without an expiry, some verifiers may
+// still want one.
+func TestRequireExpiry(t *testing.T) {
+	i, s := newIssuer(t), newEC("k", elliptic.P256())
+	keys := newStatic(t, bearer.StaticConfig{Keys: []bearer.APIKey{{ID: "a", Key: strings.Repeat("r4nd0m", 8), User: "alice"}}})
+	v := remembering(t, bearer.Chain(keys, bearer.RequireExpiry(newJWT(t, i, bearer.JWTConfig{}, s))).(bearer.CacheableVerifier), bearer.TokenCacheConfig{})
+	for range 2 {
+		for _, token := range []string{strings.Repeat("r4nd0m", 8), s.token(nil, i.claims(nil))} {
+			if _, err := v.VerifyAccessToken(t.Context(), token); err != nil {
+				t.Errorf("%.10s: %v", token, err)
+			}
+		}
+		_, err := v.VerifyAccessToken(t.Context(), s.token(nil, i.claims(object{"exp": nil})))
+		wantError(t, err, oauth.ErrInvalidToken, "Token has no expiration time")
+		_, err = v.VerifyAccessToken(t.Context(), "opaque")
+		wantError(t, err, oauth.ErrInvalidToken, "Token was not issued by")
+	}
+	if !v.Recognizes(strings.Repeat("r4nd0m", 8)) || v.Recognizes("opaque") {
+		t.Error("the cache recognises something else than the verifiers behind it")
 	}
 }

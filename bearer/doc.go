@@ -6,6 +6,8 @@
 //     browser origins, token, audience, expiry and scopes, in this order. It is
 //     also the only writer of 401 and 403 answers, and serves the
 //     protected-resource metadata (RFC 9728) of its resources.
+//   - Policy says which MCP calls a caller may make: scopes for tools, prompts,
+//     resources and methods, and conditions.
 //   - Verifier says whether a token is genuine; this package has verifiers for
 //     JWTs and for token introspection.
 //   - Middleware puts a Guard in front of an http.Handler. RequireBearerAuth

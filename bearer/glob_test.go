@@ -1,6 +1,7 @@
 package bearer
 
 import (
+	"encoding/base64"
 	"strings"
 	"testing"
 	"time"
@@ -84,4 +85,34 @@ func TestURIReadings(t *testing.T) {
 			t.Errorf("%s: %t; readings %q", row.uri, got, readings)
 		}
 	}
+}
+
+func FuzzReadURI(f *testing.F) {
+	for _, seed := range []string{"file:///a/../b", "FILE:%2f%2f%2e", `a:\b?c#d`, "%25%32%35", "://", "", "note:///x//y/"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		readings, endless := readURI(uri)
+		if readings[0] != uri || len(readings) > 2+6*maxURIEscapes {
+			t.Fatalf("%d readings, the first %q", len(readings), readings[0])
+		}
+		if !endless && !newURIGlob(uri).matches(readings) && !strings.Contains(uri, "*") {
+			t.Errorf("%q does not match itself", uri)
+		}
+	})
+}
+
+func FuzzDecodeHeaderValue(f *testing.F) {
+	for _, seed := range []string{"a", "=?base64?YQ==?=", "=?base64??=", "=?base64?=", "=?base64?/w==?="} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		decoded, ok := decodeHeaderValue(value)
+		switch encoded := strings.HasPrefix(value, "=?base64?") && strings.HasSuffix(value, "?=") && len(value) >= 11; {
+		case !encoded && (!ok || decoded != value):
+			t.Errorf("%q became %q, %t", value, decoded, ok)
+		case encoded && ok && "=?base64?"+base64.StdEncoding.EncodeToString([]byte(decoded))+"?=" != value:
+			t.Errorf("%q became %q, which has another form", value, decoded)
+		}
+	})
 }

@@ -26,6 +26,9 @@ var identityPrefixes = [...]string{"x-mcp-user", "x-mcp-client", "x-mcp-scope", 
 // one. Every character that is no letter and no digit counts as a hyphen,
 // because CGI and what follows it turn them all into one (SECURITY §7).
 func isIdentityName(name string) bool {
+	if name == "" || name[0]|0x20 != 'x' {
+		return false // nearly all
+	}
 	for _, prefix := range identityPrefixes {
 		if hasFoldedPrefix(name, prefix) {
 			return true

@@ -18,6 +18,7 @@ import (
 func TestIdentityHeadersOfClientsAreRemoved(t *testing.T) {
 	header := http.Header{
 		"X-Mcp-User": {"root"}, "X-Mcp-User-Email": {"root@example.com"}, "X-Mcp-User-Name": {"r"}, "X-Mcp-User-Groups": {"wheel"},
+		"X-Mcp-Identity": {"forged"}, "x_mcp.identity": {"forged"}, "X-Mcp-Identity-2": {"forged"},
 		"X-Mcp-Client": {"c"}, "X-Mcp-Scope": {"all"}, "X-Mcp-Scopes": {"all"},
 		"X_mcp_user": {"root"}, "X_Mcp-User": {"root"}, "x-mcp-user": {"root"}, "X-MCP_SCOPE": {"all"}, "X.Mcp.User": {"root"}, "x_mcp_client_id": {"c"},
 		"X-Mcp": {"keep"}, "X-Mcp-Use": {"keep"}, "Mcp-Session-Id": {"keep"}, "X-Mcp-Other": {"keep"}, "Ax-Mcp-User": {"keep"},

@@ -7,9 +7,15 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
 )
+
+// timedWriter has deadlines, as the writers of a server do.
+type timedWriter struct{ *httptest.ResponseRecorder }
+
+func (timedWriter) SetReadDeadline(time.Time) error { return nil }
 
 // BenchmarkPolicy is what the check of a call of 1 KiB costs, its body read
 // included, beside the same request without rules.
@@ -21,7 +27,7 @@ func BenchmarkPolicy(b *testing.B) {
 			resource.Policy = policy
 			guard := newGuard(b, guardTokens{"good": guardToken("mcp:read")}, resource)
 			header := http.Header{"Authorization": {"Bearer good"}, "Content-Type": {"application/json"}}
-			writer := httptest.NewRecorder()
+			writer := timedWriter{httptest.NewRecorder()}
 			reader := strings.NewReader(body)
 			request := httptest.NewRequest(http.MethodPost, "/mcp", nil)
 			request.Header, request.ContentLength = header, int64(len(body))

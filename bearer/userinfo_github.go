@@ -94,7 +94,7 @@ func (g *gitHubUserinfo) refuses(answer *safehttp.Answer) bool {
 
 func (g *gitHubUserinfo) read(answer claims, header http.Header) (*oauth.TokenInfo, error) {
 	info := &oauth.TokenInfo{}
-	user, scopes := answer, strings.FieldsFunc(header.Get("X-OAuth-Scopes"), func(r rune) bool { return r == ',' || r == ' ' })
+	user, scopes := answer, strings.FieldsFunc(header.Get("X-Oauth-Scopes"), func(r rune) bool { return r == ',' || r == ' ' })
 	if g.id != "" {
 		object, ok := answer["user"].(map[string]any)
 		app, okApp := answer["app"].(map[string]any)

@@ -90,7 +90,8 @@ func TestUserinfoAccepts(t *testing.T) {
 			oauth.TokenInfo{UserID: "7", Scopes: []string{"repo", "read:org"}, Issuer: "https://github.com", Extra: map[string]any{"preferred_username": "Octocat"}},
 		},
 		{
-			"Google", tokeninfoPath, "ya29.x", tokeninfo(nil), "", bearer.UserinfoConfig{Provider: "google", ClientIDs: []string{"other", "app"}},
+			"Google", tokeninfoPath, "ya29.x", tokeninfo(nil), "",
+			bearer.UserinfoConfig{Provider: "google", ClientIDs: []string{"other", "app"}},
 			oauth.TokenInfo{
 				ClientID: "app", Audience: []string{"app"}, UserID: "1234", Scopes: []string{"openid", "https://www.googleapis.com/auth/userinfo.email"},
 				Issuer: "https://accounts.google.com", ExpiresAt: time.Unix(4000000000, 0),
@@ -114,7 +115,7 @@ func TestUserinfoAccepts(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			i.handle(test.path, func(w http.ResponseWriter, r *http.Request) {
 				if test.header != "" {
-					w.Header().Set("X-OAuth-Scopes", test.header)
+					w.Header().Set("X-Oauth-Scopes", test.header)
 				}
 				_, _ = io.WriteString(w, test.answer)
 			})
@@ -333,7 +334,7 @@ func FuzzUserinfoAnswer(f *testing.F) {
 			c.Provider, c.ClientClaim = "", "azp"
 		}
 		c.Client = &http.Client{Transport: inProcess{http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("X-OAuth-Scopes", url.QueryEscape(scopes))
+			w.Header().Set("X-Oauth-Scopes", url.QueryEscape(scopes))
 			_, _ = io.WriteString(w, answer)
 		})}}
 		v, err := bearer.NewUserinfoVerifier(c)

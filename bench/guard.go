@@ -54,7 +54,9 @@ func (b *bench) guard(ctx context.Context, wanted func(string) bool) error {
 	var sites strings.Builder
 	fmt.Fprintf(&sites, "http://%s {\n\t%s\n}\n", bare, proxy)
 	for _, s := range []struct{ addr, settings string }{
-		{none, "forward none"}, {identity, "forward identity"}, {six, "forward identity email name groups"},
+		{none, "forward none"},
+		{identity, "forward identity"},
+		{six, "forward identity email name groups"},
 		{policy, "forward none\n\t\t\ttool delete_* mcp:admin\n\t\t\ttool search mcp:read"},
 	} {
 		fmt.Fprintf(&sites, "http://%[1]s {\n\tmcp_auth http://%[1]s {\n\t\tauthorization_server %[2]s {\n\t\t\taudience %[3]s\n\t\t}\n\t\tresource /mcp {\n\t\t\tscopes mcp:read\n\t\t\t%[4]s\n\t\t}\n\t}\n\t%[5]s\n}\n",

@@ -271,7 +271,7 @@ func TestPolicySettings(t *testing.T) {
 // with it, and trailers come along.
 func TestPolicyBodySurvivesARetry(t *testing.T) {
 	idp, b := newScriptedIDP(t), newBackend(t)
-	site := fmt.Sprintf(guardedSite, "", idp.URL, fmt.Sprintf(toolPolicy, ""), fmt.Sprintf("localhost:%d %s {\n\t\tlb_policy first\n\t\tlb_retries 2\n\t}", freePort(t), b.addr()))
+	site := fmt.Sprintf(guardedSite, "", idp.URL, fmt.Sprintf(toolPolicy, ""), fmt.Sprintf("localhost:%d %s {\n\t\tlb_policy first\n\t\tlb_retries 2\n\t\tfail_duration 10s\n\t}", freePort(t), b.addr()))
 	c := loadCaddy(t, site)
 	header := bearerHeader(idp.token(map[string]any{"aud": c.Origin + "/mcp"}))
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.Origin+"/mcp", io.MultiReader(strings.NewReader(reading)))

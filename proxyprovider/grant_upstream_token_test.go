@@ -172,6 +172,16 @@ func TestShortUpstreamTokens(t *testing.T) {
 	}
 }
 
+// TestUpstreamSaysNoWhileItsTokenIsGood: the word counts, not the token's time.
+func TestUpstreamSaysNoWhileItsTokenIsGood(t *testing.T) {
+	w := newGrantsWorld(t, longLived)
+	g := w.node()
+	access := w.tokens(g).AccessToken
+	w.clock.advance(time.Hour - 20*time.Second)
+	w.upstream.set(func(u *sessionUpstream) { u.err = idp.ErrDead })
+	w.wantUpstream(g, "with 20 s left", access, "", "invalid_token")
+}
+
 func TestUpstreamTokenThatCannotBeRefreshed(t *testing.T) {
 	w := newGrantsWorld(t, longLived)
 	g := w.node()

@@ -353,3 +353,62 @@ func TestGuardOptions(t *testing.T) {
 		}
 	}
 }
+
+// A client for any port and for POST keeps the other rules.
+func TestGuardAnyPort(t *testing.T) {
+	for _, test := range []struct {
+		name, method, url string
+		answers           []string
+		dialled           []string
+	}{
+		{"another port", http.MethodGet, "https://example.com:8443/c", []string{"93.184.215.14"}, []string{"93.184.215.14:8443"}},
+		{"POST", http.MethodPost, "https://example.com/c", []string{"93.184.215.14"}, []string{"93.184.215.14:443"}},
+		{"another method", http.MethodPut, "https://example.com/c", []string{"93.184.215.14"}, nil},
+		{"a private address on another port", http.MethodPost, "https://example.com:8443/c", []string{"10.0.0.1"}, nil},
+		{"http on another port", http.MethodPost, "http://example.com:8080/c", []string{"93.184.215.14"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newInternet(t, nil)
+			n.answers = func(string) []string { return test.answers }
+			o := n.options()
+			o.AnyPort, o.Methods = true, []string{http.MethodPost}
+			req, err := http.NewRequestWithContext(t.Context(), test.method, test.url, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = safehttp.Do(guarded(t, o), req, 0)
+			if (err == nil) != (test.dialled != nil) || err != nil && !errors.Is(err, safehttp.ErrRefused) {
+				t.Errorf("error %v", err)
+			}
+			if diff := cmp.Diff(test.dialled, n.dialled); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCheckHost(t *testing.T) {
+	for _, test := range []struct {
+		host    string
+		allowed bool
+	}{
+		{"example.com", true},
+		{"93.184.215.14", true},
+		{"2606:2800:21f:cb07:6820:80da:af6b:8b2c", true},
+		{"localhost", false},
+		{"LOCALHOST.", false},
+		{"127.0.0.1", false},
+		{"10.0.0.1", false},
+		{"169.254.169.254", false},
+		{"::1", false},
+		{"::ffff:93.184.215.14", false},
+		{"fd00::1", false},
+		{"2130706433", false},
+		{"0x7f.1", false},
+		{"", false},
+	} {
+		if err := safehttp.CheckHost(test.host); (err == nil) != test.allowed {
+			t.Errorf("%q: %v", test.host, err)
+		}
+	}
+}

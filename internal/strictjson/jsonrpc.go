@@ -311,7 +311,7 @@ func (s *scanner) skip(depth int) error {
 // name of what it is.
 func text(value []byte) (string, error) {
 	if len(value) < 2 || value[0] != '"' {
-		return "", errors.New("is not a string")
+		return "", errNoString
 	}
 	inner := value[1 : len(value)-1]
 	escaped := false
@@ -326,11 +326,11 @@ func text(value []byte) (string, error) {
 	}
 	s := scanner{data: value}
 	if _, err := s.str(); err != nil {
-		return "", errors.New("holds half a surrogate pair")
+		return "", errHalfPair
 	}
 	var decoded string
 	if err := json.Unmarshal(value, &decoded); err != nil {
-		return "", errors.New("is not a string")
+		return "", errNoString
 	}
 	for i := range len(decoded) {
 		if decoded[i] < 0x20 || decoded[i] == 0x7f {
@@ -340,4 +340,9 @@ func text(value []byte) (string, error) {
 	return decoded, nil
 }
 
-var errControl = errors.New("holds a control character")
+// These are to be read after the name of what is wrong.
+var (
+	errNoString = errors.New("is not a string")
+	errHalfPair = errors.New("holds half a surrogate pair")
+	errControl  = errors.New("holds a control character")
+)

@@ -18,3 +18,9 @@ func Count(s *Store) (n int) {
 	})
 	return n
 }
+
+// Commits returns how many transactions have been committed.
+func Commits(s *Store) (n int) {
+	_ = s.view(func(r records) error { n = r.tx.ID(); return nil })
+	return n
+}
