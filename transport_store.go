@@ -240,7 +240,10 @@ func (l *grantLease) take(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, errLeaseHeld) {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !errors.Is(err, errLeaseHeld):
 			return err
 		}
 		select {

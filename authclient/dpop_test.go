@@ -149,6 +149,47 @@ func TestDPoPNonceFlood(t *testing.T) {
 	}
 }
 
+// TestDPoPNonceInOtherAnswers: a nonce beside another answer is for the next
+// request; only the servers' own refusals for lack of one repeat a request.
+func TestDPoPNonceInOtherAnswers(t *testing.T) {
+	t.Parallel()
+	d, err := authclient.NewDPoP(authclient.DPoPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		status int
+		code   string
+		again  bool
+	}{
+		{http.StatusOK, "", false},
+		{http.StatusUnauthorized, "invalid_token", false},
+		{http.StatusBadRequest, "invalid_grant", false},
+		{http.StatusForbidden, "use_dpop_nonce", false},
+		{http.StatusOK, "use_dpop_nonce", false},
+		{http.StatusBadRequest, "use_dpop_nonce", true},
+		{http.StatusUnauthorized, "use_dpop_nonce", true},
+	} {
+		nonce := fmt.Sprintf("%d-%s", test.status, test.code)
+		again := d.ProofAnswered(t.Context(), authclient.ProofAnswer{
+			URL: &url.URL{Scheme: "https", Host: "h.example"}, Status: test.status, Code: test.code, Header: http.Header{"Dpop-Nonce": {nonce}},
+		})
+		if again != test.again {
+			t.Errorf("%s: again is %t", nonce, again)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://h.example/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.ProveTokenRequest(t.Context(), r, nil); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := readProof(r, "https://h.example/", ""); err != nil || p.Nonce != nonce {
+			t.Errorf("the next proof has the nonce %q, want %q; %v", p.Nonce, nonce, err)
+		}
+	}
+}
+
 // TestDPoPDowngrade: tokens that are not bound are refused before they are kept,
 // unless the caller allows them; then they go as Bearer without a proof.
 func TestDPoPDowngrade(t *testing.T) {

@@ -55,8 +55,8 @@ func TestMachineCredentialStaysAtItsIssuer(t *testing.T) {
 			if !errors.As(err, &mismatch) || mismatch.Recorded != "https://idp.example.com" || mismatch.Current != attacker.URL {
 				t.Errorf("err = %v, want that %s is not the expected issuer", err, attacker.URL)
 			}
-			if len(attacker.to("/token")) > 0 {
-				t.Error("the attacker was asked for a token")
+			if len(attacker.to("/token")) > 0 || len(attacker.to("/.well-known/oauth-authorization-server")) > 0 {
+				t.Errorf("the attacker was asked: %v", attacker.lines())
 			}
 			// The metadata may lie about the issuer.
 			attacker.set("issuer", "https://idp.example.com")
@@ -68,6 +68,18 @@ func TestMachineCredentialStaysAtItsIssuer(t *testing.T) {
 				t.Error("the attacker was asked for a token by FetchToken")
 			}
 		})
+	}
+}
+
+// TestMachineChoosesItsIssuer: of several authorization servers that the MCP
+// server names.
+func TestMachineChoosesItsIssuer(t *testing.T) {
+	t.Parallel()
+	other, s := newGrants(t, granted), newGrants(t, granted)
+	s.setResource("authorization_servers", []string{other.URL, s.URL})
+	p := machineProviders(t, s.URL)["client credentials"]
+	if result, err := s.auth(t, p); err != nil || result.Issuer != s.URL || len(other.seen()) > 0 {
+		t.Errorf("%+v, %v; the other one was asked %v", result, err, other.lines())
 	}
 }
 

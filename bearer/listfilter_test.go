@@ -187,8 +187,10 @@ func TestHeadersOfFilteredLists(t *testing.T) {
 
 func TestListsInEvents(t *testing.T) {
 	for _, row := range []struct{ rule, stream, want string }{
-		{"a list among others", ": hello\n\nid: 1\ndata: {\"method\":\"notifications/progress\"}\n\nevent: message\nid: 2\nretry: 5\ndata: " + bothTools + "\n\ndata: {}\n\n",
-			": hello\n\nid: 1\ndata: {\"method\":\"notifications/progress\"}\n\nevent: message\nid: 2\nretry: 5\ndata: " + oneTool + "\n\ndata: {}\n\n"},
+		{
+			"a list among others", ": hello\n\nid: 1\ndata: {\"method\":\"notifications/progress\"}\n\nevent: message\nid: 2\nretry: 5\ndata: " + bothTools + "\n\ndata: {}\n\n",
+			": hello\n\nid: 1\ndata: {\"method\":\"notifications/progress\"}\n\nevent: message\nid: 2\nretry: 5\ndata: " + oneTool + "\n\ndata: {}\n\n",
+		},
 		{"untouched", "data:{\"result\":{\"tools\":[]}}\r\nfoo: bar\r\n\r\n", "data:{\"result\":{\"tools\":[]}}\r\nfoo: bar\r\n\r\n"},
 		{"CRLF", "id: 1\r\ndata: " + bothTools + "\r\n\r\n", "id: 1\ndata: " + oneTool + "\n\n"},
 		{"CR", "id: 1\rdata: " + bothTools + "\r\r", "id: 1\ndata: " + oneTool + "\n\n"},

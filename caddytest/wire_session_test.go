@@ -98,7 +98,9 @@ func TestSessionKeys(t *testing.T) {
 	b.answer = func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Mcp-Session-Id", "s") }
 	site := fmt.Sprintf(guardedSite, "", idp.URL, "resource /mcp", b.addr())
 	const newer, older = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVpBQkNERUY="
-	keys := func(keys ...string) string { return "\tmcp_auth {\n\t\tencryption_key " + strings.Join(keys, " ") + "\n\t}" }
+	keys := func(keys ...string) string {
+		return "\tmcp_auth {\n\t\tencryption_key " + strings.Join(keys, " ") + "\n\t}"
+	}
 
 	c := newCaddy(t)
 	load := func(globals, site string) {

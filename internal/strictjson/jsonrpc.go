@@ -13,6 +13,9 @@ const MaxMessageDepth = 256
 // MaxBatch is how many messages a batch may hold.
 const MaxBatch = 100
 
+// MaxSubscriptions is how many resources one message may subscribe to.
+const MaxSubscriptions = 1000
+
 // Message is one JSON-RPC message of MCP, as far as a policy reads it. Strings
 // are decoded, and are to be compared byte for byte.
 type Message struct {

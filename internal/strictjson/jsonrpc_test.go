@@ -127,6 +127,7 @@ func TestAppendMessagesRefuses(t *testing.T) {
 		{"ref with both", call("completion/complete", `{"ref":{"type":"ref/prompt","name":"a","uri":"b"}}`), "params.ref"},
 		{"ref with two names", call("completion/complete", `{"ref":{"type":"ref/prompt","name":"a","name":"b"}}`), "twice"},
 		{"subscription to no string", call("subscriptions/listen", `{"notifications":{"resourceSubscriptions":[1]}}`), "not a string"},
+		{"1001 subscriptions", call("subscriptions/listen", `{"notifications":{"resourceSubscriptions":[`+strings.Repeat(`"a",`, 1000)+`"a"]}}`), "more than 1000"},
 		{"subscriptions twice", call("subscriptions/listen", `{"notifications":{"resourceSubscriptions":[],"resourceSubscriptions":["a"]}}`), "twice"},
 
 		{"two methods", `{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}`, "method twice"},

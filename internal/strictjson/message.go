@@ -113,6 +113,9 @@ func (m *Message) setSubscriptions(value []byte) error {
 		return nil
 	}
 	for {
+		if len(m.Subscriptions) == MaxSubscriptions {
+			return fmt.Errorf("params.notifications.resourceSubscriptions holds more than %d elements", MaxSubscriptions)
+		}
 		s.space()
 		start := s.pos
 		if err := s.skip(0); err != nil {
