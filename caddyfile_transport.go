@@ -85,10 +85,11 @@ func (t *Transport) httpSettings(name caddyfile.Token, settings []caddyfile.Toke
 	open.Text, end.Text = "{", "}"
 	end.Line++
 	block := append([]caddyfile.Token{name, open}, settings...)
-	if err := t.HTTPTransport.UnmarshalCaddyfile(caddyfile.NewDispenser(append(block, end))); err != nil {
+	err := t.HTTPTransport.UnmarshalCaddyfile(caddyfile.NewDispenser(append(block, end)))
+	if err != nil && strings.Contains(err.Error(), "unrecognized subdirective") {
 		return fmt.Errorf("transport mcp_oauth has the settings of transport http, and besides resource, authorization_server, %s, scopes, step_up, allow_origins and replay_limit: %w", strings.ReplaceAll(credentialKinds(), " and ", ", "), err)
 	}
-	return nil
+	return err
 }
 
 // setting reads one of our own settings; ours is false if it is none.

@@ -91,7 +91,7 @@ func (u *userGrants) newClient(subject string) (*grantClient, error) {
 	s := newPatientStore(userStore(u.t.grants(u.r), subject))
 	return u.t.newClient(u.r, &userGrant{storedGrant{
 		store: s, scopes: u.r.Scopes, fixed: u.r.client(), signIn: &connectError{server: u.r.Resource, link: u.connect.url},
-	}}, s, true)
+	}}, s, false)
 }
 
 // userGrant is the grant of one user, who can be asked for a new one: tokens that

@@ -148,7 +148,7 @@ func (d *DPoP) accept(tokens *Tokens) error {
 	if isBound(tokens) || d.allowBearer {
 		return nil
 	}
-	return fmt.Errorf("%w: its token_type is %.20q and not DPoP (RFC 9449 section 5); ask the operator of %s to bind tokens, or set AllowBearer; sign in again if the token was stored before DPoP was turned on", ErrNotBound, tokens.TokenType, tokens.Issuer)
+	return fmt.Errorf("%w: its token_type is %.20q and not DPoP (RFC 9449 section 5); ask the operator of %s to bind tokens, or set AllowBearer", ErrNotBound, tokens.TokenType, tokens.Issuer)
 }
 
 func isBound(tokens *Tokens) bool { return strings.EqualFold(tokens.TokenType, tokenTypeDPoP) }

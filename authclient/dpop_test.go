@@ -234,16 +234,24 @@ func TestDPoPDowngrade(t *testing.T) {
 			t.Errorf("%d token requests", n)
 		}
 	})
-	t.Run("a token from before is not sent", func(t *testing.T) {
+	t.Run("a token from before is replaced", func(t *testing.T) {
 		t.Parallel()
-		s := newDPoPServer(t)
-		u, store := newBoundUser(t, authclient.DPoPOptions{})
-		s.saved(t, store, "old", "")
-		if _, err := proved(t, s.client(t, u), s.mcpURL()); !errors.Is(err, authclient.ErrNotBound) {
-			t.Errorf("err = %v", err)
-		}
-		if n := len(s.to("/mcp")); n != 0 {
-			t.Errorf("%d requests", n)
+		for _, refresh := range []string{"", "old-refresh"} {
+			s := newDPoPServer(t)
+			u, store := newBoundUser(t, authclient.DPoPOptions{})
+			s.saved(t, store, "old", refresh)
+			s.accept("old", true)
+			if status, err := proved(t, s.client(t, u), s.mcpURL()); err != nil || status != http.StatusOK {
+				t.Errorf("%d, %v", status, err)
+			}
+			for _, r := range s.to("/mcp") {
+				if strings.Contains(r.Header.Get("Authorization"), "old") {
+					t.Error("the old token was sent")
+				}
+			}
+			if logins := len(s.to("/authorize")); logins != 1 && refresh == "" || logins != 0 && refresh != "" {
+				t.Errorf("with refresh token %q: %d logins", refresh, logins)
+			}
 		}
 	})
 }

@@ -23,8 +23,8 @@ type Prover interface {
 	// with a new proof, which happens at most once.
 	ProofAnswered(ctx context.Context, a ProofAnswer) (again bool)
 	// AcceptTokens is asked about the tokens that a request with a proof has
-	// brought, before they are kept. An error refuses them, for example because
-	// they are not bound.
+	// brought, before they are kept, and about stored ones before they are used.
+	// An error refuses them, for example because they are not bound.
 	AcceptTokens(ctx context.Context, tokens *Tokens) error
 }
 

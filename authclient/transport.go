@@ -176,13 +176,16 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // tokens returns the tokens to send; nil if there are none. Those that have
 // expired by our clock are refreshed first; if that fails for the moment they
-// are sent as they are.
+// are sent as they are. Those that a Prover does not accept, from before it was
+// one, are replaced.
 func (t *Transport) tokens(ctx context.Context) (*Tokens, error) {
 	tokens, err := t.p.Tokens(ctx, "")
 	if err != nil || tokens == nil || tokens.AccessToken == "" {
 		return nil, err
 	}
-	if !tokens.Expired(t.o.Auth.now()) || tokens.RefreshToken == "" && t.p.RedirectURL() != "" {
+	prover, proves := t.p.(Prover)
+	unproven := proves && prover.AcceptTokens(ctx, tokens) != nil
+	if !unproven && (!tokens.Expired(t.o.Auth.now()) || tokens.RefreshToken == "" && t.p.RedirectURL() != "") {
 		return tokens, nil
 	}
 	o := t.o.Auth
@@ -191,7 +194,7 @@ func (t *Transport) tokens(ctx context.Context) (*Tokens, error) {
 	switch {
 	case err == nil:
 		return renewed, nil
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable) && !unproven:
 		return tokens, nil
 	}
 	return nil, err
