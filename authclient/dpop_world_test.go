@@ -10,9 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,8 +82,8 @@ func readJWK(v any) (key *ecdsa.PublicKey, thumbprint string, err error) {
 	}
 	sum := crypto.SHA256.New()
 	sum.Write(canonical)
-	key = &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
-	return key, base64.RawURLEncoding.EncodeToString(sum.Sum(nil)), nil
+	key, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+	return key, base64.RawURLEncoding.EncodeToString(sum.Sum(nil)), err
 }
 
 // dpopServer is a scripted server that binds its tokens and checks proofs.

@@ -116,7 +116,7 @@ func newEnterpriseManaged(o *EnterpriseManagedOptions) (*EnterpriseManaged, erro
 	case (o.IdentityProvider == nil) == (o.Assertion == nil):
 		return nil, errors.New("exactly one of IdentityProvider and Assertion is needed: write who gives the grant")
 	case o.Key.Signer != nil && (o.ClientSecret != "" || o.Method != ""):
-		return nil, errors.New("Key excludes ClientSecret and Method: write one way to authenticate")
+		return nil, errors.New("ClientSecret and Method exclude Key: write one way to authenticate")
 	case o.Key.Signer != nil:
 		method = oauth.AuthMethodPrivateKeyJWT
 	}

@@ -177,7 +177,7 @@ func TestMachineOptions(t *testing.T) {
 		"not a JWT":         {static(authclient.StaticAssertionOptions{ClientID: "c", ExpectedIssuer: issuer, Assertion: "opaque"}), "not a signed JWT"},
 		"no source":         {enterprise(authclient.EnterpriseManagedOptions{}), "exactly one of IdentityProvider and Assertion"},
 		"two sources":       {enterprise(authclient.EnterpriseManagedOptions{IdentityProvider: &idp, Assertion: source}), "exactly one of IdentityProvider and Assertion"},
-		"key and secret":    {enterprise(authclient.EnterpriseManagedOptions{IdentityProvider: &idp, Key: key, ClientSecret: "s"}), "Key excludes ClientSecret"},
+		"key and secret":    {enterprise(authclient.EnterpriseManagedOptions{IdentityProvider: &idp, Key: key, ClientSecret: "s"}), "ClientSecret and Method exclude Key"},
 		"idp client":        {enterprise(with(func(i *authclient.IdentityProvider) { i.ClientID = "" })), "ClientID is missing"},
 		"idp subject":       {enterprise(with(func(i *authclient.IdentityProvider) { i.SubjectToken = nil })), "SubjectToken is missing"},
 		"idp place":         {enterprise(with(func(i *authclient.IdentityProvider) { i.Issuer = "" })), "either Issuer or TokenEndpoint"},

@@ -247,6 +247,7 @@ func TestTransportTrouble(t *testing.T) {
 				_ = conn.Close()
 			}
 		},
+		"hang": func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
 		"429": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(429)
