@@ -134,8 +134,8 @@ func (r *RemoteServer) checkCredentials() error {
 	for _, name := range rule.may {
 		delete(set, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(set)) {
-		return fmt.Errorf("%s has no setting %s; there are %s", c.Kind, name, strings.Join(slices.Concat(rule.needs, rule.may), ", "))
+	if extra := slices.Sorted(maps.Keys(set)); len(extra) > 0 {
+		return fmt.Errorf("%s has no setting %s; there are %s", c.Kind, extra[0], strings.Join(slices.Concat(rule.needs, rule.may), ", "))
 	}
 	if rule.issuer && r.AuthorizationServer == "" {
 		return fmt.Errorf("%s: write the issuer that the credential is for, authorization_server https://auth.example.com; otherwise the MCP server could name any other and get it", c.Kind)

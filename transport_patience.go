@@ -75,10 +75,11 @@ func (s *patientStore) remembered(ctx context.Context, begun time.Time) error {
 	return &rememberedError{last.err}
 }
 
-// failed remembers err if it is about getting a token.
+// failed remembers err if it is about getting a token, and not about the caller,
+// whose context ctx is.
 func (s *patientStore) failed(ctx context.Context, err error) {
 	var known *rememberedError
-	if errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+	if ctx.Err() != nil || errors.As(err, &known) || errors.Is(err, errLeaseHeld) ||
 		errors.Is(err, authclient.ErrBodyNotReplayable) || errors.Is(err, authclient.ErrInsufficientScope) {
 		return
 	}

@@ -15,21 +15,22 @@ import (
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	down := &authclient.EndpointError{What: "token endpoint", Reason: "down"}
+	hung := &authclient.EndpointError{What: "token endpoint", Reason: "no answer", Err: context.DeadlineExceeded}
 	busy := &authclient.EndpointError{What: "token endpoint", Reason: "busy", RetryAfter: 20 * time.Second}
 	greedy := &authclient.EndpointError{What: "token endpoint", Reason: "busy", RetryAfter: time.Hour}
 	for name, test := range map[string]struct {
 		err  error
 		wait time.Duration
 	}{
-		"trouble":         {down, patience},
-		"asked to wait":   {busy, 20 * time.Second},
-		"asked too much":  {greedy, maxPatience},
-		"refused":         {oauth.ErrInvalidGrant, refusedPatience},
-		"caller left":     {context.Canceled, 0},
-		"body":            {authclient.ErrBodyNotReplayable, 0},
-		"scope":           {authclient.ErrInsufficientScope, 0},
-		"known already":   {&rememberedError{down}, 0},
-		"deadline passed": {context.DeadlineExceeded, 0},
+		"trouble":        {down, patience},
+		"no answer":      {hung, patience},
+		"asked to wait":  {busy, 20 * time.Second},
+		"asked too much": {greedy, maxPatience},
+		"refused":        {oauth.ErrInvalidGrant, refusedPatience},
+		"body":           {authclient.ErrBodyNotReplayable, 0},
+		"scope":          {authclient.ErrInsufficientScope, 0},
+		"known already":  {&rememberedError{down}, 0},
+		"other node":     {errLeaseHeld, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -74,6 +75,20 @@ func TestPatience(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPatienceOfCallers: that a caller left says nothing about the server.
+func TestPatienceOfCallers(t *testing.T) {
+	t.Parallel()
+	s := newPatientStore(authclient.NewMemoryStore())
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.failed(gone, context.Canceled)
+	unlock, err := s.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
 }
 
 // TestPatienceOfWaiters: who waited while another one failed learns it from that

@@ -68,11 +68,11 @@ func (u *userGrants) client(r *http.Request) (remoteClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(u.clients) >= maxUserClients {
-		for other := range u.clients {
-			delete(u.clients, other)
+	for other := range u.clients {
+		if len(u.clients) < maxUserClients {
 			break
 		}
+		delete(u.clients, other)
 	}
 	u.clients[subject] = made
 	return made, nil

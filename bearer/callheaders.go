@@ -2,6 +2,8 @@ package bearer
 
 import (
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"net/textproto"
 	"strings"
@@ -37,9 +39,38 @@ func readCallHeaders(h http.Header) (headers callHeaders, err *oauth.Error) {
 	}
 	var ok bool
 	if headers.name, ok = decodeHeaderValue(headers.name); !ok {
-		return headers, badCall("The header Mcp-Name is not valid Base64 of UTF-8 without control characters")
+		return headers, badHeader("The header Mcp-Name is not valid Base64 of UTF-8 without control characters")
 	}
 	return headers, nil
+}
+
+// errHeaderMismatch is the cause of refusals that MCP has an error of JSON-RPC
+// for.
+var errHeaderMismatch = errors.New("HeaderMismatch")
+
+// headerMismatch is the code of that error (MCP 2026-07-28, Streamable HTTP,
+// "Server Validation").
+const headerMismatch = -32020
+
+func badHeader(description string) *oauth.Error { return badCall(description).Because(errHeaderMismatch) }
+
+// writeHeaderMismatch answers as an MCP server does.
+func writeHeaderMismatch(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
+	var answer struct {
+		Version string `json:"jsonrpc"`
+		ID      *int   `json:"id"` // unknown
+		Error   struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	answer.Version, answer.Error.Code, answer.Error.Message = "2.0", headerMismatch, err.Description
+	body, marshalErr := json.Marshal(answer)
+	if marshalErr != nil { // numbers and strings
+		body = nil
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, r, err.HTTPStatus(), body)
 }
 
 func singleHeader(h http.Header, name string) (string, *oauth.Error) {
@@ -48,11 +79,11 @@ func singleHeader(h http.Header, name string) (string, *oauth.Error) {
 		return "", nil
 	}
 	if len(values) > 1 || values[0] == "" {
-		return "", badCall("The header " + name + " is not there exactly once with a value")
+		return "", badHeader("The header " + name + " is not there exactly once with a value")
 	}
 	for i := range len(values[0]) {
 		if c := values[0][i]; (c < 0x20 || c > 0x7e) && c != '\t' {
-			return "", badCall("The header " + name + " holds something else than printable ASCII")
+			return "", badHeader("The header " + name + " holds something else than printable ASCII")
 		}
 	}
 	return values[0], nil
@@ -102,10 +133,10 @@ func (headers *callHeaders) check(messages []strictjson.Message, batch bool) *oa
 	for i := range messages {
 		m := &messages[i]
 		if headers.method != "" && headers.method != m.Method {
-			return badCall("The header Mcp-Method differs from the method in the body")
+			return badHeader("The header Mcp-Method differs from the method in the body")
 		}
 		if headers.name != "" && !isMirroredName(headers.name, m) {
-			return badCall("The header Mcp-Name differs from the name or URI in the body")
+			return badHeader("The header Mcp-Name differs from the name or URI in the body")
 		}
 		if !headers.mirrored || !m.Request {
 			continue
@@ -120,12 +151,12 @@ func (headers *callHeaders) check(messages []strictjson.Message, batch bool) *oa
 // complete tells what is missing for a request.
 func (headers *callHeaders) complete(method string) *oauth.Error {
 	if headers.method == "" {
-		return badCall("The header Mcp-Method is missing, which MCP-Protocol-Version 2026-07-28 and later require")
+		return badHeader("The header Mcp-Method is missing, which MCP-Protocol-Version 2026-07-28 and later require")
 	}
 	switch method {
 	case "tools/call", "prompts/get", "resources/read":
 		if headers.name == "" {
-			return badCall("The header Mcp-Name is missing, which MCP-Protocol-Version 2026-07-28 and later require")
+			return badHeader("The header Mcp-Name is missing, which MCP-Protocol-Version 2026-07-28 and later require")
 		}
 	}
 	return nil
@@ -179,14 +210,14 @@ func (headers *callHeaders) reachServer(h http.Header) *oauth.Error {
 		case "Mcp-Protocol-Version", "Mcp-Method", "Mcp-Name":
 		default:
 			if isMirroredHeader(name) {
-				return badCall("A header has the name of an MCP header in another spelling")
+				return badHeader("A header has the name of an MCP header in another spelling")
 			}
 		}
 	}
 	for _, value := range h["Connection"] {
 		for field := range strings.SplitSeq(value, ",") {
 			if isMirroredHeader(textproto.TrimString(field)) {
-				return badCall("The header Connection names an MCP header")
+				return badHeader("The header Connection names an MCP header")
 			}
 		}
 	}

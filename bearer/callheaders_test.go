@@ -3,8 +3,13 @@ package bearer_test
 import (
 	"context"
 	"encoding/base64"
+	"io"
+	"net/http"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
 )
@@ -70,6 +75,32 @@ func TestMirroredHeaders(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+// As a server of that revision answers, so that clients know the error.
+func TestHeaderMismatchIsJSONRPC(t *testing.T) {
+	server := servePolicy(t, bearer.Policy{Tools: rules("secret", "mcp:secret")}, "mcp:read")
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/mcp", strings.NewReader(toolCall("a")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = http.Header{
+		"Authorization": {"Bearer good"}, "Content-Type": {"application/json"},
+		"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {"tools/call"}, "Mcp-Name": {"b"},
+	}
+	response, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	got, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32020,"message":"The header Mcp-Name differs from the name or URI in the body"}}`
+	if diff := cmp.Diff(want, string(got)); response.StatusCode != http.StatusBadRequest || diff != "" {
+		t.Errorf("status %d, -want +got:\n%s", response.StatusCode, diff)
 	}
 }
 

@@ -1,6 +1,7 @@
 package bearer
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -72,6 +73,10 @@ func (f *refusal) write(w http.ResponseWriter, r *http.Request) {
 		if h.Get("Retry-After") == "" {
 			h.Set("Retry-After", retryAfter)
 		}
+	}
+	if errors.Is(f.err, errHeaderMismatch) {
+		writeHeaderMismatch(w, r, f.err)
+		return
 	}
 	writeError(w, r, f.err)
 }

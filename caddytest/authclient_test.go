@@ -51,7 +51,7 @@ func newLoginClient(t *testing.T, endpoint string) *loginClient {
 				t.Errorf("the user could not sign in: %v", err)
 				return err
 			}
-			return visit(ctx, back.String())
+			return openPage(ctx, back.String())
 		},
 	}); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ type tripper func(*http.Request) (*http.Response, error)
 
 func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func visit(ctx context.Context, address string) error {
+func openPage(ctx context.Context, address string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return err

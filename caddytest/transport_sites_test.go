@@ -238,6 +238,26 @@ func TestTransportUserGrants(t *testing.T) {
 		t.Errorf("bob has got an account: %s", body)
 	}
 
+	// Where a sign-in leads cannot be forged.
+	forged := newBrowser(t)
+	forged.open(link)
+	at, err := url.Parse(c.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, cookie := range forged.client.Jar.Cookies(at) {
+		if strings.HasPrefix(cookie.Name, "mcp_n_") {
+			found = true
+			cookie.Value, cookie.Path = "//evil.example", "/"
+			forged.client.Jar.SetCookies(at, []*http.Cookie{cookie})
+		}
+	}
+	forged.submit(url.Values{"username": {"alice"}, "password": {"correct horse"}})
+	if m := pageLink.FindStringSubmatch(forged.page); !found || m == nil || m[1] != "/mcp-auth/connections" {
+		t.Errorf("with a forged cookie (%t) the sign-in leads to %v", found, m)
+	}
+
 	// Grants outlive a reload.
 	if err := c.load(globals, site+"\n"); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,9 @@ var errSeen = errors.New("seen")
 func newGoServer() *goServer {
 	s := new(goServer)
 	server := mcp.NewServer(&mcp.Implementation{Name: "peek", Version: "1"}, &mcp.ServerOptions{
-		HasTools: true, HasPrompts: true, HasResources: true,
+		Capabilities: &mcp.ServerCapabilities{
+			Tools: new(mcp.ToolCapabilities), Prompts: new(mcp.PromptCapabilities), Resources: new(mcp.ResourceCapabilities),
+		},
 		CompletionHandler: func(context.Context, *mcp.CompleteRequest) (*mcp.CompleteResult, error) { return nil, errSeen },
 	})
 	server.AddReceivingMiddleware(func(mcp.MethodHandler) mcp.MethodHandler {
