@@ -37,7 +37,8 @@ func isSpecial(h *reverseproxy.HTTPTransport) bool {
 	if h.TLS == nil {
 		return false
 	}
-	return h.TLS.CARaw != nil || len(h.TLS.RootCAPool) > 0 || len(h.TLS.RootCAPEMFiles) > 0 || h.TLS.InsecureSkipVerify ||
+	//lint:ignore SA1019 configurations may still have the two lists of certificates
+	return h.TLS.CARaw != nil || len(h.TLS.RootCAPool) > 0 || len(h.TLS.RootCAPEMFiles) > 0 || h.TLS.InsecureSkipVerify || //nolint:staticcheck // as above
 		h.TLS.ClientCertificateFile != "" || h.TLS.ClientCertificateAutomate != "" || h.TLS.ServerName != ""
 }
 

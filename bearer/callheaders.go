@@ -52,7 +52,9 @@ var errHeaderMismatch = errors.New("HeaderMismatch")
 // "Server Validation").
 const headerMismatch = -32020
 
-func badHeader(description string) *oauth.Error { return badCall(description).Because(errHeaderMismatch) }
+func badHeader(description string) *oauth.Error {
+	return badCall(description).Because(errHeaderMismatch)
+}
 
 // writeHeaderMismatch answers as an MCP server does.
 func writeHeaderMismatch(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
