@@ -61,7 +61,14 @@ func click(ctx context.Context, args *auth.AuthorizationArgs) (*auth.Authorizati
 	if err != nil {
 		return nil, err
 	}
-	page, _, err = submit(ctx, browser, args.URL, page, url.Values{"decision": {"allow"}})
+	_, login, err := submit(ctx, browser, args.URL, page, url.Values{"decision": {"allow"}})
+	if err != nil {
+		return nil, err
+	}
+	if login == nil {
+		return nil, errors.New("the consent led nowhere")
+	}
+	page, _, err = load(ctx, browser, http.MethodGet, login.String(), nil)
 	if err != nil {
 		return nil, err
 	}
