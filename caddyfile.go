@@ -178,6 +178,13 @@ func (p *authParser) finish(start position) error {
 			}
 		}
 	}
+	if _, broker := p.parsed.(*BrokerMode); !broker || p.mode == "accounts" {
+		for _, r := range p.handler.Resources {
+			if r.Forward.kind() == "upstream_token" {
+				return start.errorf("mcp_auth: resource %s: %s", r.label(), errNoUpstreamToken)
+			}
+		}
+	}
 	if err := p.handler.checkMode(p.parsed); err != nil {
 		return start.errorf("mcp_auth: %s", err)
 	}

@@ -177,6 +177,9 @@ func parseBearer(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 			return nil, err
 		}
 	}
+	if handler.Resource.Forward.kind() == "upstream_token" {
+		return nil, start.errorf("mcp_bearer: %s", errNoUpstreamToken)
+	}
 	if err := handler.check(); err != nil {
 		return nil, start.errorf("%s", err)
 	}

@@ -233,10 +233,12 @@ func (v *StaticVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	start := here(d)
 	seen := once{}
+	var places []position
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch name := d.Val(); name {
 		case "key":
+			places = append(places, here(d))
 			var key *StaticKey
 			key, err = parseStaticKey(d)
 			v.Keys = append(v.Keys, key)
@@ -258,6 +260,12 @@ func (v *StaticVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if len(v.Keys) == 0 && v.File == "" {
 		return start.errorf("verify static: name keys, or a file with them; caddy mcp-auth key makes one")
+	}
+	if i, err := v.checkWritten(); err != nil {
+		if i >= 0 {
+			start = places[i]
+		}
+		return start.errorf("verify static: %s", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -272,6 +273,9 @@ func (r *Resource) check() error {
 		if err := checkScopes("implies", append([]string{scope}, narrower...)); err != nil {
 			return err
 		}
+	}
+	if err := bearer.CheckImplies(r.Implies); err != nil {
+		return err
 	}
 	for _, p := range r.Paths {
 		if len(p.Scopes) == 0 {

@@ -96,6 +96,8 @@ func (f *Forward) kind() string {
 	return f.Kind
 }
 
+const errNoUpstreamToken = "forward upstream_token needs `upstream`: only there this server has a token of the user's at an identity provider; there are identity, jwt, access_token and none"
+
 // forwarding is a resolved Forward.
 type forwarding struct {
 	identity      bool
@@ -160,7 +162,7 @@ func (c *siteConfig) addForwards(s *site, p *plan, app *App, mode *Mode) error {
 			}
 		case "upstream_token":
 			if mode.UpstreamToken == nil {
-				return fmt.Errorf("resource %s: forward upstream_token needs `upstream`: only there this server has a token of the user's at an identity provider; there are identity, jwt, access_token and none", identifier)
+				return fmt.Errorf("resource %s: %s", identifier, errNoUpstreamToken)
 			}
 			resolved.identity, resolved.upstreamToken = true, true
 		default:

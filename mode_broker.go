@@ -259,7 +259,7 @@ func (m *BrokerMode) NewMode(env ModeEnv) (*Mode, error) {
 }
 
 // verifiers sets those of the mode: the provider, which knows its own tokens, and
-// before it those for other tokens.
+// behind it those for other tokens, which never see one of its own.
 func (m *BrokerMode) verifiers(env ModeEnv, mode *Mode, provider *proxyprovider.Broker) (err error) {
 	if mode.LiveVerifier, err = env.app.remember(provider, nil); err != nil {
 		return err
@@ -268,11 +268,16 @@ func (m *BrokerMode) verifiers(env ModeEnv, mode *Mode, provider *proxyprovider.
 	if m.verifier == nil {
 		return nil
 	}
-	chain, _, err := env.chain(m.verifier, VerifierEnv{Resources: env.Guarded}, mode)
+	venv := VerifierEnv{Resources: env.Guarded}
+	for _, c := range env.Clients {
+		venv.ClientIDs = append(venv.ClientIDs, c.ClientID)
+	}
+	chain, _, err := env.chain(m.verifier, venv, env.Guarded, mode)
 	if err != nil {
 		return err
 	}
-	mode.Verifier, err = env.app.remember(bearer.Chain(append(chain, provider)...), nil)
+	own := bearer.OfIssuer(env.Issuer, provider)
+	mode.Verifier, err = env.app.remember(bearer.Chain(append([]bearer.Verifier{own}, chain...)...), nil)
 	return err
 }
 

@@ -70,6 +70,8 @@ type App struct {
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	// stopped tells that this configuration does not run any more.
+	stopped atomic.Bool
 }
 
 // registeredSite is a running site and the configuration it was made of.
@@ -182,6 +184,7 @@ func (a *App) Start() error {
 // Stop ends what runs in the background for this configuration alone. What is
 // kept over reloads ends with its last user, in Cleanup.
 func (a *App) Stop() error {
+	a.stopped.Store(true)
 	if a.stop != nil {
 		a.stop()
 		a.running.Wait()
@@ -286,6 +289,7 @@ func (a *App) registerSite(name string, config any, build func() (*site, error))
 	if err != nil {
 		return nil, err
 	}
+	s.app, s.name = a, name
 	a.sites[name] = &registeredSite{site: s, config: data}
 	return s, nil
 }

@@ -408,7 +408,7 @@ func (env ModeEnv) verifier(issuer string, module VerifierModule, mode *Mode) (*
 		venv.Discovery = discovery
 		mode.Start = append(mode.Start, p.start)
 	}
-	chain, identity, err := env.chain(module, venv, mode)
+	chain, identity, err := env.chain(module, venv, nil, mode)
 	if err != nil {
 		return nil, nil, err
 	}

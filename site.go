@@ -22,6 +22,9 @@ import (
 // site is what a handler serves: the endpoints of an authorization server,
 // metadata, and the guard of the resources.
 type site struct {
+	// app is that of the configuration of the site, and name the site's there.
+	app  *App
+	name string
 	// issuer names the site in messages.
 	issuer string
 	// server is nil where this site is no authorization server.
@@ -282,6 +285,7 @@ func (c *siteConfig) addGuard(s *site, p *plan, app *App, mode *Mode) error {
 		Verifier:             mode.Verifier,
 		AllowNoExpiry:        mode.AllowNoExpiry,
 		SessionKey:           sessionKey,
+		Successor:            s.successor,
 		Logger:               c.logger,
 	})
 	if err != nil {

@@ -1,11 +1,15 @@
 package mcpauth
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
+	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
 func init() {
@@ -82,6 +86,46 @@ func (v *StaticVerifier) Provision(caddy.Context) (err error) {
 	return err
 }
 
+// checkWritten finds what is wrong with a key however its placeholders are filled.
+// keyed tells that there is an hmac_key.
+func (k *StaticKey) checkWritten(keyed bool) error {
+	key := bearer.APIKey{ID: k.ID, Hash: k.Hash, Key: k.Key, User: k.User}
+	if hasPlaceholder(k.ID) {
+		key.ID = "placeholder"
+	}
+	if hasPlaceholder(k.Hash) {
+		key.Hash = "sha256:" + strings.Repeat("0", 64)
+	}
+	if hasPlaceholder(k.Key) {
+		key.Key = strings.Repeat("0", 32)
+	}
+	for _, scope := range k.Scopes {
+		if !hasPlaceholder(scope) {
+			key.Scopes = append(key.Scopes, scope)
+		}
+	}
+	return key.Check(keyed)
+}
+
+// checkWritten finds what is wrong with keys together. It returns the index of
+// the key, -1 if it is none.
+func (v *StaticVerifier) checkWritten() (int, error) {
+	if v.HMACKey != "" && len(v.HMACKey) < 32 && !hasPlaceholder(v.HMACKey) {
+		return -1, errors.New("hmac_key has less than 32 characters; make one with: openssl rand -base64 32")
+	}
+	ids := make(map[string]bool, len(v.Keys))
+	for i, key := range v.Keys {
+		if err := key.checkWritten(v.HMACKey != ""); err != nil {
+			return i, fmt.Errorf("key %s: %w", key.ID, err)
+		}
+		if ids[key.ID] {
+			return i, fmt.Errorf("key %s is there twice; give each key an id of its own", key.ID)
+		}
+		ids[key.ID] = true
+	}
+	return -1, nil
+}
+
 // AllowsNoExpiry tells that a key need not expire.
 func (*StaticVerifier) AllowsNoExpiry() bool { return true }
 
@@ -96,6 +140,11 @@ func (v *StaticVerifier) NewVerifier(env VerifierEnv) (bearer.Verifier, error) {
 		key := bearer.APIKey{
 			ID: k.ID, Hash: k.Hash, Key: k.Key, User: k.User, Client: k.Client, Scopes: k.Scopes, Resources: k.Resources,
 			Email: k.Email, Name: k.Name, Groups: k.Groups,
+		}
+		for _, resource := range k.Resources {
+			if !slices.ContainsFunc(env.Resources, func(own string) bool { return oauth.SameResource(resource, own) }) {
+				return nil, fmt.Errorf("verify static: key %s: %s is no resource of this site; there are %s", k.ID, resource, strings.Join(env.Resources, ", "))
+			}
 		}
 		if k.Expires != "" {
 			var err error

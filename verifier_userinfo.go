@@ -3,6 +3,7 @@ package mcpauth
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -77,13 +78,23 @@ func (UserinfoVerifier) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders.
 func (v *UserinfoVerifier) Provision(caddy.Context) (err error) {
-	v.resolved, err = resolved(v)
-	return err
+	if v.resolved, err = resolved(v); err != nil {
+		return err
+	}
+	if err = v.resolved.check(); err != nil {
+		return fmt.Errorf("verify userinfo: %w", err)
+	}
+	return nil
 }
+
+// maxUserinfoCache is the most that Cache can be.
+const maxUserinfoCache = 5 * time.Minute
 
 // check holds the rules that need nothing but the settings themselves.
 func (v *UserinfoVerifier) check() error {
 	switch {
+	case timeDuration(v.Cache) > maxUserinfoCache:
+		return errors.New("cache is 5m at most: so long a revoked token still works")
 	case v.Provider == "" && v.URL == "":
 		return errors.New("write github or google behind it, or the url of the userinfo endpoint")
 	case v.AnyClient && len(v.ClientIDs) > 0:

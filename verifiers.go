@@ -122,6 +122,8 @@ func (v *JWTVerifier) NewVerifier(env VerifierEnv) (bearer.Verifier, error) {
 		cfg.Discovery = env.Discovery
 	case cfg.Issuer == "":
 		return nil, fmt.Errorf("verify jwt: name the issuer of the tokens, or their jwks_uri")
+	default:
+		return nil, fmt.Errorf("verify jwt: write the jwks_uri of issuer %s", cfg.Issuer)
 	}
 	if cfg.Issuer == "" {
 		cfg.AnyIssuer = true

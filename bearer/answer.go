@@ -46,6 +46,9 @@ func (a *answer) pass(next func(http.ResponseWriter, *http.Request) error) (err 
 	defer func() {
 		a.remove()
 		a.cancel(nil)
+		if a.binds {
+			stripAnswerTrailer(a.Header())
+		}
 		if a.ended.Load() == nil {
 			return
 		}
@@ -97,6 +100,7 @@ func (a *answer) prepareHeader() bool {
 		a.fail(noSessionKey(err))
 		return false
 	}
+	stripAnswerTrailer(a.Header())
 	return true
 }
 

@@ -86,6 +86,13 @@ type argon2id struct {
 	salt, key    []byte
 }
 
+// Check returns an error that says what is wrong with the key, and nothing of the
+// key itself. keyed tells that there is a secret for hashes with hmac-sha256.
+func (k *APIKey) Check(keyed bool) error {
+	_, err := k.compile(keyed)
+	return err
+}
+
 // compile checks the key. Error texts hold no secret.
 func (k *APIKey) compile(keyed bool) (*apiKey, error) {
 	c := &apiKey{APIKey: *k, audience: k.Resources}

@@ -23,7 +23,7 @@ type chain []Verifier
 
 func (c chain) find(token string) Verifier {
 	for _, v := range c {
-		if r, ok := v.(Recognizer); !ok || r.Recognizes(token) {
+		if recognizes(v, token) {
 			return v
 		}
 	}
@@ -58,16 +58,64 @@ func verdictOf(ctx context.Context, v Verifier, token string) (Verdict, error) {
 	return Verdict{Info: info}, err
 }
 
+// OfIssuer returns v as a Recognizer of the JWTs whose iss is the issuer, and of
+// nothing else: in front of a Chain it keeps tokens of this server from the
+// verifiers of others, who would learn them.
+func OfIssuer(issuer string, v Verifier) Verifier { return ofIssuer{v, issuer} }
+
+type ofIssuer struct {
+	Verifier
+	issuer string
+}
+
+func (o ofIssuer) Recognizes(token string) bool {
+	issuer, ok := claimedIssuer(token)
+	return ok && issuer == o.issuer
+}
+
+func (o ofIssuer) Verdict(ctx context.Context, token string) (Verdict, error) {
+	return verdictOf(ctx, o.Verifier, token)
+}
+
+// IssuedFor returns a Verifier whose tokens are those of v with the audience
+// replaced. It is for tokens that name only the client that they were issued to,
+// after v has checked that client.
+func IssuedFor(v Verifier, audience ...string) Verifier { return issuedForVerifier{v, audience} }
+
+type issuedForVerifier struct {
+	Verifier
+	audience []string
+}
+
+func (i issuedForVerifier) Recognizes(token string) bool { return recognizes(i.Verifier, token) }
+
+func (i issuedForVerifier) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	verdict, err := i.Verdict(ctx, token)
+	return verdict.Info, err
+}
+
+func (i issuedForVerifier) Verdict(ctx context.Context, token string) (Verdict, error) {
+	verdict, err := verdictOf(ctx, i.Verifier, token)
+	if err == nil && verdict.Info != nil {
+		info := *verdict.Info // may be shared
+		info.Resource, info.Audience = "", i.audience
+		verdict.Info = &info
+	}
+	return verdict, err
+}
+
+func recognizes(v Verifier, token string) bool {
+	r, ok := v.(Recognizer)
+	return !ok || r.Recognizes(token)
+}
+
 // RequireExpiry returns a Verifier that refuses those tokens of v that do not
 // tell when they expire, where a Guard with AllowNoExpiry stands behind it.
 func RequireExpiry(v Verifier) Verifier { return expiring{v} }
 
 type expiring struct{ Verifier }
 
-func (e expiring) Recognizes(token string) bool {
-	r, ok := e.Verifier.(Recognizer)
-	return !ok || r.Recognizes(token)
-}
+func (e expiring) Recognizes(token string) bool { return recognizes(e.Verifier, token) }
 
 func (e expiring) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
 	verdict, err := e.Verdict(ctx, token)

@@ -53,6 +53,56 @@ func TestChain(t *testing.T) {
 	}
 }
 
+// Tokens of this server stay with it, bad ones too, whatever the others take.
+func TestOfIssuer(t *testing.T) {
+	own, s, stranger := newIssuer(t), newEC("k", elliptic.P256()), newEC("k", elliptic.P256())
+	var asked []string
+	everything := bearer.VerifierFunc(func(_ context.Context, token string) (*oauth.TokenInfo, error) {
+		asked = append(asked, token)
+		return &oauth.TokenInfo{Issuer: "rest"}, nil
+	})
+	v := bearer.Chain(bearer.OfIssuer(own.URL, newJWT(t, own, bearer.JWTConfig{}, s)), everything)
+	if info, err := v.VerifyAccessToken(t.Context(), s.token(nil, own.claims(nil))); err != nil || info.Issuer != own.URL {
+		t.Errorf("got %v, %v", info, err)
+	}
+	for _, token := range []string{
+		stranger.token(nil, own.claims(nil)), s.token(nil, own.claims(object{"exp": 1})),
+		segment(`{"alg":"none"}`) + "." + segment(`{"iss":"`+own.URL+`"}`) + ".",
+	} {
+		_, err := v.VerifyAccessToken(t.Context(), token)
+		wantError(t, err, oauth.ErrInvalidToken, "Token ")
+	}
+	if len(asked) != 0 {
+		t.Errorf("another verifier got %q", asked)
+	}
+	for _, token := range []string{"opaque", s.token(nil, object{"iss": "https://other.example"}), s.token(nil, object{})} {
+		if info, err := v.VerifyAccessToken(t.Context(), token); err != nil || info.Issuer != "rest" {
+			t.Errorf("%.12s: %v, %v", token, info, err)
+		}
+	}
+}
+
+func TestIssuedFor(t *testing.T) {
+	shared := &oauth.TokenInfo{UserID: "alice", Audience: []string{"our-app"}}
+	inner := bearer.VerifierFunc(func(_ context.Context, token string) (*oauth.TokenInfo, error) {
+		if token != "good" {
+			return nil, oauth.ErrInvalidToken
+		}
+		return shared, nil
+	})
+	v := bearer.IssuedFor(inner, "https://a.example/mcp")
+	info, err := v.VerifyAccessToken(t.Context(), "good")
+	if err != nil || info.UserID != "alice" || strings.Join(info.Audience, " ") != "https://a.example/mcp" {
+		t.Errorf("got %v, %v", info, err)
+	}
+	if shared.Audience[0] != "our-app" {
+		t.Error("what is shared was changed")
+	}
+	if info, err := v.VerifyAccessToken(t.Context(), "bad"); err == nil || info != nil {
+		t.Errorf("a refusal became %v, %v", info, err)
+	}
+}
+
 // In front of a guard that accepts tokens without an expiry, some verifiers may
 // still want one.
 func TestRequireExpiry(t *testing.T) {

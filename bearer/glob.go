@@ -72,6 +72,10 @@ func readURI(uri string) (readings []string, endless bool) {
 			clean := cleanURI(reading)
 			add(clean)
 			add(strings.TrimSuffix(clean, "/"))
+			if file := hostlessFile(clean); file != "" {
+				add(file)
+				add(strings.TrimSuffix(file, "/"))
+			}
 		}
 		decoded := unescapeURI(uri)
 		if decoded == uri {
@@ -102,6 +106,27 @@ func unescapeURI(uri string) string {
 	return string(b)
 }
 
+// hostlessFile returns the file URI without the host of a clean URI: which hosts
+// are this one is not to be told from the outside. A path that begins with two
+// slashes is one of a file, too. "" if it is neither.
+func hostlessFile(clean string) string {
+	if rest, ok := strings.CutPrefix(clean, "//"); ok {
+		return "file:///" + rest
+	}
+	if len(clean) < len("file://") || !strings.EqualFold(clean[:len("file://")], "file://") {
+		return ""
+	}
+	rest := clean[len("file://"):]
+	slash := strings.IndexByte(rest, '/')
+	if slash <= 0 {
+		return ""
+	}
+	return "file://" + rest[slash:]
+}
+
+// isURLBlank reports whether URL parsers drop r from both ends.
+func isURLBlank(r rune) bool { return r <= ' ' }
+
 func hexDigit(c byte) int {
 	switch {
 	case '0' <= c && c <= '9':
@@ -114,9 +139,9 @@ func hexDigit(c byte) int {
 
 // cleanURI resolves dot segments and doubled slashes behind the authority, takes
 // a backslash for a slash, and gives file URIs their usual form (RFC 8089
-// appendix B).
+// appendix B). Blanks around it are none of it (URL standard, "URL parsing").
 func cleanURI(uri string) string {
-	uri = strings.ReplaceAll(uri, `\`, "/")
+	uri = strings.ReplaceAll(strings.TrimFunc(uri, isURLBlank), `\`, "/")
 	scheme, rest, ok := strings.Cut(uri, ":")
 	if !ok || strings.Contains(scheme, "/") {
 		scheme, rest = "", uri
@@ -128,8 +153,8 @@ func cleanURI(uri string) string {
 		host, _, _ := strings.Cut(after, "/")
 		authority, rest = "//"+host, after[len(host):]
 	}
-	if strings.EqualFold(scheme, "file:") && (authority == "" || strings.EqualFold(authority, "//localhost")) && strings.HasPrefix(rest, "/") {
-		authority = "//"
+	if strings.EqualFold(scheme, "file:") && (authority == "" || strings.EqualFold(authority, "//localhost")) {
+		authority, rest = "//", "/"+rest
 	}
 	if rest != "" {
 		clean := path.Clean(rest)

@@ -69,6 +69,14 @@ func TestURIReadings(t *testing.T) {
 		{private, "file:///open%2f..%2fprivate/a", true},
 		{private, "file:///open/%252e%252e/private/a", true},
 		{private, "file:///%25252525252570rivate/a", true}, // too often to tell
+		{private, " file:///private/a ", true},
+		{private, "\x01%20file:///private/a", true},
+		{private, "file://127.0.0.1/private/a", true},
+		{private, "file://user@localhost/private/a", true},
+		{private, "file://LOCALHOST:80/private/a", true},
+		{private, "file:private/a", true},
+		{private, "//private/a", true},
+		{newURIGlob("file://Host/private/*"), "file://host/open/../private/a", true},
 		{private, "file:///open/a", false},
 		{private, "file:///open/private/a", false},
 		{private, "http:///private/a", false},
@@ -93,7 +101,7 @@ func FuzzReadURI(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
 		readings, endless := readURI(uri)
-		if readings[0] != uri || len(readings) > 2+6*maxURIEscapes {
+		if readings[0] != uri || len(readings) > 2+10*maxURIEscapes {
 			t.Fatalf("%d readings, the first %q", len(readings), readings[0])
 		}
 		if !endless && !newURIGlob(uri).matches(readings) && !strings.Contains(uri, "*") {

@@ -35,6 +35,9 @@ type GuardConfig struct {
 	// called for each request that has or begins a session, and must be quick; its
 	// error is 503. nil makes a random key, which is for one process.
 	SessionKey func() (SessionKey, error)
+	// Successor returns the guard that has taken the place of this one (see
+	// Successor); nil means that none ever does.
+	Successor Successor
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Logger gets one line for each refusal; nil means none.
@@ -84,7 +87,7 @@ func NewGuard(config GuardConfig) (*Guard, error) {
 	if g.sessionKey == nil {
 		g.sessionKey = randomSessionKey()
 	}
-	g.streams = &streams{verifier: g.verifier, now: g.now, logger: g.logger}
+	g.streams = &streams{guard: g, successor: config.Successor, now: g.now, logger: g.logger}
 	for _, r := range config.Resources {
 		if r.AuthorizationServers == nil {
 			r.AuthorizationServers = config.AuthorizationServers

@@ -62,12 +62,16 @@ func hasFoldedPrefix(name, prefix string) bool {
 // Trailer lists, where naming one would make a proxy drop what SetIdentity
 // sets. It belongs on every request, guarded or not.
 //
+// From the trailer and its list it also removes Authorization, Mcp-Session-Id,
+// Mcp-Method, Mcp-Name and Mcp-Protocol-Version, which belong into the header,
+// where they are checked.
+//
 // The body of a chunked HTTP/1 request is wrapped, because its trailer is only
 // known at its end.
 func StripIdentity(r *http.Request) {
 	stripNames(r.Header)
-	stripListed(r.Header, "Connection")
-	stripListed(r.Header, "Trailer")
+	stripListed(r.Header, "Connection", isIdentityName)
+	stripListed(r.Header, "Trailer", isHeaderOnly)
 	stripTrailer(r.Trailer)
 	// HTTP/2 and 3 take announced trailers only, so that the line above is all.
 	if r.ProtoMajor == 1 && r.ContentLength < 0 && r.Body != nil {
@@ -83,23 +87,27 @@ func stripNames(h http.Header) {
 	}
 }
 
-// stripTrailer also removes what a lenient server would take for a token: the
-// one that counts is in the header.
+// stripTrailer also removes what a lenient server would take for a token or for
+// something else that is checked in the header: only that counts.
 func stripTrailer(trailer http.Header) {
-	stripNames(trailer)
-	delete(trailer, "Authorization")
+	for name := range trailer {
+		if isHeaderOnly(name) {
+			delete(trailer, name)
+		}
+	}
 }
 
-// stripListed removes identity names from a header that lists header names.
-func stripListed(h http.Header, header string) {
+// stripListed removes the names that are forbidden from a header that lists
+// header names.
+func stripListed(h http.Header, header string, forbidden func(name string) bool) {
 	values := h[header]
-	if !slices.ContainsFunc(values, listsIdentity) {
+	if !slices.ContainsFunc(values, func(value string) bool { return lists(value, forbidden) }) {
 		return
 	}
 	var kept []string
 	for _, value := range values {
 		for field := range strings.SplitSeq(value, ",") {
-			if field = textproto.TrimString(field); field != "" && !isIdentityName(field) {
+			if field = textproto.TrimString(field); field != "" && !forbidden(field) {
 				kept = append(kept, field)
 			}
 		}
@@ -111,9 +119,9 @@ func stripListed(h http.Header, header string) {
 	h[header] = []string{strings.Join(kept, ", ")}
 }
 
-func listsIdentity(value string) bool {
+func lists(value string, forbidden func(name string) bool) bool {
 	for field := range strings.SplitSeq(value, ",") {
-		if isIdentityName(textproto.TrimString(field)) {
+		if forbidden(textproto.TrimString(field)) {
 			return true
 		}
 	}

@@ -23,9 +23,11 @@ func TestIdentityHeadersOfClientsAreRemoved(t *testing.T) {
 		"X_mcp_user": {"root"}, "X_Mcp-User": {"root"}, "x-mcp-user": {"root"}, "X-MCP_SCOPE": {"all"}, "X.Mcp.User": {"root"}, "x_mcp_client_id": {"c"},
 		"X-Mcp": {"keep"}, "X-Mcp-Use": {"keep"}, "Mcp-Session-Id": {"keep"}, "X-Mcp-Other": {"keep"}, "Ax-Mcp-User": {"keep"},
 		"Connection": {"keep-alive, X-MCP-User", "x_mcp_scope,Upgrade", " x-Mcp-User-Email "},
-		"Trailer":    {"X-Mcp-User"},
+		"Trailer":    {"X-Mcp-User, MCP-Session-Id", "mcp_session_id,Mcp-Name"},
 	}
-	request := &http.Request{Header: header, Trailer: http.Header{"X-Mcp-User": nil, "X_mcp_client": nil, "Checksum": nil}}
+	request := &http.Request{Header: header, Trailer: http.Header{
+		"X-Mcp-User": nil, "X_mcp_client": nil, "Mcp-Session-Id": nil, "Mcp_session.id": nil, "Mcp-Name": nil, "Mcp-Method": nil, "Mcp-Protocol-Version": nil, "Authorization": nil, "Checksum": nil,
+	}}
 	bearer.StripIdentity(request)
 	want := http.Header{
 		"X-Mcp": {"keep"}, "X-Mcp-Use": {"keep"}, "Mcp-Session-Id": {"keep"}, "X-Mcp-Other": {"keep"}, "Ax-Mcp-User": {"keep"},

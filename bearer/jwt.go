@@ -130,16 +130,23 @@ func (v *JWTVerifier) Run(ctx context.Context) { v.keys.document.run(ctx) }
 // Recognizes reports whether the token looks like a JWT of the issuer. Nothing
 // is verified.
 func (v *JWTVerifier) Recognizes(token string) bool {
+	issuer, ok := claimedIssuer(token)
+	return ok && (v.config.AnyIssuer || issuer == v.config.Issuer)
+}
+
+// claimedIssuer returns what a JWT says its issuer is, "" for nothing, and
+// whether the token looks like a JWT at all. Nothing is verified.
+func claimedIssuer(token string) (issuer string, ok bool) {
 	t, err := splitJWT(token)
 	if err != nil {
-		return false
+		return "", false
 	}
 	payload, err := t.claims(t.payload)
 	if err != nil {
-		return false
+		return "", false
 	}
-	issuer, err := payload.text("iss")
-	return err == nil && (v.config.AnyIssuer || issuer == v.config.Issuer)
+	issuer, err = payload.text("iss")
+	return issuer, err == nil
 }
 
 // VerifyAccessToken verifies a JWT. What costs little is checked first, and

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
@@ -20,6 +21,7 @@ type listFilter struct {
 	mode filterMode
 
 	status int
+	text   bool   // has to be UTF-8
 	held   []byte // the beginning of a body, or all of it
 	events eventFilter
 }
@@ -63,7 +65,10 @@ func (f *listFilter) begin(a *answer, status int) *oauth.Error {
 		return unreadableAnswer("it was encoded although identity was asked for")
 	case status == http.StatusPartialContent:
 		return unreadableAnswer("it was a part although the whole was asked for")
+	case saysText(h) && namesOtherCharset(h):
+		return notUTF8()
 	}
+	f.text = saysText(h)
 	if a.events {
 		f.mode = filterEvents
 		f.events.may = f.may
@@ -101,6 +106,10 @@ func dropDigests(h http.Header) {
 
 // write takes a part of the body.
 func (f *listFilter) write(a *answer, b []byte) (int, error) {
+	if f.text && isWide(b) {
+		a.fail(notUTF8())
+		return 0, errEnded
+	}
 	if f.mode == filterEvents {
 		out, refused := f.events.feed(b)
 		if _, err := a.ResponseWriter.Write(out); len(out) > 0 && err != nil {
@@ -200,6 +209,10 @@ func (f *listFilter) finish(a *answer) {
 }
 
 func (f *listFilter) finishJSON(a *answer) {
+	if f.text && !utf8.Valid(f.held) {
+		a.fail(notUTF8())
+		return
+	}
 	filtered, ok := filterMessage(f.held, f.may)
 	if !ok {
 		a.fail(unreadableAnswer("it is not valid JSON"))

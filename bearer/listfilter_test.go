@@ -122,6 +122,13 @@ func TestListsThatCannotBeRead(t *testing.T) {
 		{"encoded", "application/json", http.Header{"Content-Encoding": {"gzip"}}, []string{gzipped(bothTools)}},
 		{"encoded, events", "text/event-stream", http.Header{"Content-Encoding": {"br"}}, []string{"data: x\n\n"}},
 		{"encoded twice", "application/json", http.Header{"Content-Encoding": {"identity", "gzip"}}, []string{gzipped(bothTools)}},
+		{"UTF-16 that says so", "application/json; charset=utf-16le", nil, []string{wide(bothTools)}},
+		{"UTF-16", "application/json", nil, []string{wide(bothTools)}},
+		{"UTF-16 with its mark", "application/json", nil, []string{"\xff\xfe" + wide(bothTools)}},
+		{"UTF-16, byte by byte", "application/problem+json", nil, strings.Split(wide(bothTools), "")},
+		{"events of another charset", "text/event-stream; charset=utf-7", nil, []string{"data: x\n\n"}},
+		{"a charset that cannot be read", "application/json; charset=\"utf-16", nil, []string{"{}"}},
+		{"no UTF-8", "application/json", nil, []string{"{\"result\":{\"x\":\"\x80\"}}"}},
 		{"JSON that is cut", "application/json", nil, []string{bothTools[:len(bothTools)-1]}},
 		{"two messages", "application/json", nil, []string{bothTools, "\n", bothTools}},
 		{"larger than 16 MiB", "application/json", http.Header{"Content-Length": {strconv.Itoa(17 << 20)}}, []string{`{"result":{"x":"`, strings.Repeat(" ", 17<<20), `"}}`}},
@@ -141,6 +148,16 @@ func TestListsThatCannotBeRead(t *testing.T) {
 		})
 	}
 }
+
+// TestWideEvents: the header of an event stream is sent before its events.
+func TestWideEvents(t *testing.T) {
+	if rec := filtered(t, "a", "text/event-stream", nil, wide("data: "+bothTools+"\n\n")); strings.Contains(rec.Body.String(), "x") {
+		t.Errorf("passed: %q", rec.Body)
+	}
+}
+
+// wide is ASCII in UTF-16LE.
+func wide(text string) string { return strings.Join(strings.Split(text, ""), "\x00") + "\x00" }
 
 func gzipped(text string) string {
 	var b strings.Builder

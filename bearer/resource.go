@@ -276,6 +276,17 @@ func (g *guardedResource) setImplies() error {
 	return nil
 }
 
+// CheckImplies returns an error that names a scope which implies itself.
+func CheckImplies(implies map[string][]string) error {
+	g := &guardedResource{Resource: Resource{Implies: implies}}
+	for _, broad := range slices.Sorted(maps.Keys(implies)) {
+		if _, err := g.impliedScopes(broad, broad, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // impliedScopes adds to found all that scope implies, directly or not.
 func (g *guardedResource) impliedScopes(start, scope string, found []string) (_ []string, err error) {
 	for _, narrow := range g.Implies[scope] {

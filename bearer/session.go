@@ -86,7 +86,7 @@ type session struct {
 func (s *session) open(h http.Header) *sessionRefusal {
 	var values []string
 	for name := range h {
-		if len(name) != len(sessionHeader) || !hasFoldedPrefix(name, "mcp-session-id") {
+		if !isSessionName(name) {
 			continue
 		}
 		if values != nil || name != sessionHeader {

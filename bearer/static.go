@@ -118,6 +118,10 @@ func (v *StaticVerifier) newKeyring(fromFile []APIKey) (*keyring, error) {
 				return nil, fmt.Errorf("key %q is there twice", key.ID)
 			}
 			ring.ids[key.ID] = true
+			if now := v.config.Now(); !key.Expires.IsZero() && !now.Before(key.Expires) {
+				v.config.Logger.Warn("an API key has expired and is refused; remove it, or give a new one to its user",
+					slog.String("key", key.ID), slog.Time("expires", key.Expires))
+			}
 			if key.slow != nil {
 				ring.byID[key.ID] = key
 				continue

@@ -134,6 +134,22 @@ func TestStaticKeyExpires(t *testing.T) {
 	wantError(t, err, oauth.ErrInvalidToken, "API key has expired")
 }
 
+func TestExpiredKeysAreNamed(t *testing.T) {
+	var c clock
+	var log strings.Builder
+	newStatic(t, bearer.StaticConfig{
+		Now: c.now, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Keys: []bearer.APIKey{
+			{ID: "over", Hash: sha256Hash("1"), User: "alice", Expires: c.now()},
+			{ID: "good", Hash: sha256Hash("2"), User: "alice", Expires: c.now().Add(time.Second)},
+			{ID: "forever", Hash: sha256Hash("3"), User: "alice"},
+		},
+	})
+	if got := log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "key=over") {
+		t.Errorf("logged: %s", got)
+	}
+}
+
 func TestNewAPIKey(t *testing.T) {
 	key, token := bearer.NewAPIKey()
 	key.User = "alice"

@@ -39,10 +39,11 @@ const (
 // are requests. So requests that outlive a configuration are still looked after,
 // and nothing is left when the last one is gone.
 type streams struct {
-	verifier Verifier
-	now      func() time.Time
-	logger   *slog.Logger
-	shards   [streamShards]streamShard
+	guard     *Guard
+	successor Successor // nil if there is never one
+	now       func() time.Time
+	logger    *slog.Logger
+	shards    [streamShards]streamShard
 	// armed tells that a sweep will come.
 	armed atomic.Bool
 }
@@ -224,7 +225,8 @@ func isDefinite(err *oauth.Error) bool {
 	return status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 }
 
-// ask asks the verifier, whose panic is not to end the process here, either.
+// ask asks the guard that decides now. A panic of its verifier is not to end the
+// process here, either.
 func (l *streams) ask(ctx context.Context, token string) (refused *oauth.Error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -232,8 +234,7 @@ func (l *streams) ask(ctx context.Context, token string) (refused *oauth.Error) 
 			l.logger.Error("the verifier panicked", slog.Any("panic", p))
 		}
 	}()
-	_, _, refused = verifyToken(ctx, l.verifier, token, cacheKey{})
-	return refused
+	return l.judgeToken(ctx, token)
 }
 
 func (l *streams) finish(s *stream, why *oauth.Error) {

@@ -41,7 +41,7 @@ type upstreamToken struct {
 func (g *Grants) UpstreamToken(ctx context.Context, info *oauth.TokenInfo) (string, error) {
 	name, _ := info.Extra[GrantIDClaim].(string)
 	id, ok := parseGrantID(name)
-	if !ok || g.cfg.Upstream == nil {
+	if !ok || g.cfg.Upstream == nil || info.Issuer != g.cfg.Issuer {
 		return "", oauth.ErrServerError.Describe("The server has no token of an identity provider").
 			Because(errors.New("there is no upstream, or the token was not verified by these grants"))
 	}

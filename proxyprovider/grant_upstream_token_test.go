@@ -224,11 +224,20 @@ func TestUpstreamTokenForOthers(t *testing.T) {
 		_, err := w.node().UpstreamToken(t.Context(), &oauth.TokenInfo{Extra: extra})
 		wantError(t, name, err, "server_error")
 	}
+	g := w.node()
+	info, err := g.VerifyAccessToken(t.Context(), w.tokens(g).AccessToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := *info
+	foreign.Issuer = "https://other.example"
+	_, err = g.UpstreamToken(t.Context(), &foreign)
+	wantError(t, "another issuer's token that names our grant", err, "server_error")
 	local := newGrantsWorld(t, func(c *proxyprovider.GrantsConfig) {
 		c.Upstream = nil
 		c.Refresh = func(context.Context, string) (*idp.Identity, error) { return alice(), nil }
 	})
-	g := local.node()
-	_, err := local.upstreamToken(g, local.tokens(g, func(n *proxyprovider.NewGrant) { n.Upstream = nil }).AccessToken)
+	g = local.node()
+	_, err = local.upstreamToken(g, local.tokens(g, func(n *proxyprovider.NewGrant) { n.Upstream = nil }).AccessToken)
 	wantError(t, "a local account", err, "server_error")
 }
