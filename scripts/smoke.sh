@@ -13,7 +13,8 @@ scripts/build.sh "$dir/caddy"
 
 step "list-modules"
 "$dir/caddy" list-modules >"$dir/modules"
-for module in mcp_auth http.handlers.mcp_auth http.handlers.mcp_bearer; do
+for module in mcp_auth http.handlers.mcp_auth http.handlers.mcp_bearer \
+	http.authentication.providers.mcp_bearer http.reverse_proxy.transport.mcp_oauth; do
 	grep -qxF "$module" "$dir/modules" || {
 		echo "the binary lacks the module $module"
 		exit 1
@@ -22,6 +23,7 @@ done
 
 # What the examples take from the environment.
 export IDP_CLIENT_ID=example IDP_CLIENT_SECRET=example REDIS_PASSWORD=example MY_APP_SECRET=example
+export REMOTE_CLIENT_ID=example REMOTE_CLIENT_SECRET=example
 MCP_AUTH_KEY=$(head -c 32 /dev/urandom | base64)
 export MCP_AUTH_KEY
 
