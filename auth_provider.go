@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"go.uber.org/zap"
 
-	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -82,7 +81,6 @@ func keepsApart(w http.ResponseWriter) bool {
 }
 
 func (p *AuthProvider) authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
-	bearer.StripIdentity(r)
 	original := originalURL(r)
 	if queryHoldsToken(original) || queryHoldsToken(r.URL) {
 		// The answer is not ours to see, so all that can be done is not to log it.

@@ -18,8 +18,14 @@ type probeKey struct{}
 // probeAnswer takes the answer of a probe.
 type probeAnswer struct{ site atomic.Pointer[site] }
 
+// probeAddr is where probes come from: a port that nobody has.
+const probeAddr = "127.0.0.1:0"
+
 // answerProbe reports whether r is a probe, and tells it who answered.
 func answerProbe(r *http.Request, s *site) bool {
+	if r.RemoteAddr != probeAddr {
+		return false // nearly all
+	}
 	answer, ok := r.Context().Value(probeKey{}).(*probeAnswer)
 	if ok && s.endpoint(r.URL.Path) != nil {
 		answer.site.Store(s)
@@ -71,7 +77,7 @@ func reaches(ctx context.Context, servers map[string]*caddyhttp.Server, rawURL s
 	for _, server := range servers {
 		r := httptest.NewRequestWithContext(ctx, http.MethodGet, u.RequestURI(), nil)
 		r.Host = u.Host
-		r.RemoteAddr = "127.0.0.1:0"
+		r.RemoteAddr = probeAddr
 		r.Header.Set("User-Agent", "mcp_auth probe")
 		server.ServeHTTP(httptest.NewRecorder(), r)
 		if answer.site.Load() == s {

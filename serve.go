@@ -10,8 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	"github.com/caddy-mcp/mcpauth/bearer"
 )
 
 // served is the part that the handlers share: a request's way through a site.
@@ -26,9 +24,6 @@ func (h *served) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	// Guarded or not: what looks like our word about the caller comes from us
-	// alone (SECURITY §7).
-	bearer.StripIdentity(r)
 	original := originalURL(r)
 	if endpoint := h.endpoint(original, r.URL); endpoint != nil {
 		h.warnOfUntrustedProxy(r)

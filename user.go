@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // setUser makes the caller known to the rest of Caddy: {http.auth.user.id},
-// which the access log shows, and the other placeholders through one function
+// which the access log shows, and the other placeholders, through one function
 // that costs nothing until it is asked.
 func setUser(r *http.Request, info *oauth.TokenInfo) {
 	if info == nil {
@@ -21,11 +22,7 @@ func setUser(r *http.Request, info *oauth.TokenInfo) {
 	if err != nil {
 		return
 	}
-	id := info.UserID
-	if id == "" {
-		id = info.ClientID
-	}
-	repl.Set("http.auth.user.id", id)
+	repl.Delete(userPrefix + "id") // of a handler before this one
 	repl.Map(func(key string) (any, bool) { return userPlaceholder(info, key) })
 	if server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
 		if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
@@ -42,6 +39,8 @@ func userPlaceholder(info *oauth.TokenInfo, key string) (any, bool) {
 		return nil, false
 	}
 	switch name {
+	case "id":
+		return cmp.Or(info.UserID, info.ClientID), true
 	case "client_id":
 		return info.ClientID, true
 	case "scopes":

@@ -19,11 +19,13 @@ type answer struct {
 	http.ResponseWriter
 	stream
 
-	guard   *Guard
-	request *http.Request
-	asked   asked
-	session session     // used if binds is set
-	filter  *listFilter // nil if lists are not filtered
+	guard    *Guard
+	resource *guardedResource
+	request  *http.Request
+	passed   http.Request // request with a context that can be ended
+	scopes   []string     // that the request needed
+	session  session      // used if binds is set
+	filter   *listFilter  // nil if lists are not filtered
 
 	binds bool
 	// began tells that the handler has said its status, sent that the header is on
@@ -61,7 +63,8 @@ func (a *answer) pass(next func(http.ResponseWriter, *http.Request) error) (err 
 		a.close(returned && err == nil)
 		err = nil
 	}()
-	err = next(a, a.request.WithContext(ctx))
+	a.passed = *a.request.WithContext(ctx)
+	err = next(a, &a.passed)
 	if a.ended.Load() == nil {
 		a.finish(err == nil)
 	}
@@ -96,12 +99,16 @@ func (a *answer) prepareHeader() bool {
 	if !a.binds {
 		return true
 	}
-	if err := a.session.bind(a.Header()); err != nil {
+	if err := a.session.bind(a.Header(), a.owner()); err != nil {
 		a.fail(noSessionKey(err))
 		return false
 	}
-	stripAnswerTrailer(a.Header())
+	stripAnnounced(a.Header())
 	return true
+}
+
+func (a *answer) owner() sessionOwner {
+	return sessionOwner{keys: a.guard.sessionKey, resource: a.resource.Identifier, info: a.info, token: a.token}
 }
 
 // fail ends the request for a reason of our own.
@@ -140,7 +147,7 @@ func (a *answer) refuse(why *oauth.Error) {
 		why = oauth.NewError("gateway_timeout", "The access token ended while the request was running; it may have taken effect").
 			WithStatus(http.StatusGatewayTimeout).Because(why)
 	}
-	(&refusal{err: why, scopes: a.asked.scopes, metadataURL: a.asked.metadataURL}).write(a.ResponseWriter, a.request)
+	(&refusal{err: why, scopes: a.scopes, metadataURL: a.resource.metadataURL}).write(a.ResponseWriter, a.request)
 }
 
 func isSafe(method string) bool {
@@ -187,7 +194,8 @@ func answerType(h http.Header) string {
 	if len(values) == 0 {
 		return ""
 	}
-	if values[0] == "application/json" { // most answers
+	switch values[0] {
+	case "application/json", "text/event-stream": // most answers
 		return values[0]
 	}
 	t, _, err := mime.ParseMediaType(values[0])

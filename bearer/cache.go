@@ -59,8 +59,11 @@ type cacheKey struct {
 type verified struct {
 	info     *oauth.TokenInfo
 	identity Identity
-	recheck  func(context.Context) error // may be nil
-	until    time.Time
+	// issuedFor is the id of a resource that the token was issued for, 0 if none
+	// has found out.
+	issuedFor atomic.Uint64
+	recheck   func(context.Context) error // may be nil
+	until     time.Time
 }
 
 type rememberedRefusal struct {

@@ -166,11 +166,11 @@ type Decision struct {
 // means r.URL. If the result is false, the request was answered (a refusal, or
 // a CORS preflight) and must not go on.
 //
-// Check does not touch the headers of the request, but for an offer of HTTP/2 in
-// Upgrade: see StripIdentity and RemoveAuthorization. Where a Policy reads the
-// body, the request has a copy of it afterwards.
+// Check does not touch the headers of the request, but for what StripIdentity
+// removes and an offer of HTTP/2 in Upgrade; see also RemoveAuthorization. Where a
+// Policy reads the body, the request has a copy of it afterwards.
 func (g *Guard) Check(w http.ResponseWriter, r *http.Request, original *url.URL) (Decision, bool) {
-	c := check{guard: g, request: r, writer: w}
+	c := check{guard: g, request: r, writer: w, oddSession: strip(r)}
 	if !c.findResource(original) {
 		return Decision{}, true
 	}
@@ -207,17 +207,18 @@ type check struct {
 	origin string // of the web page that asks, once it is allowed
 	token  string
 	info   *oauth.TokenInfo
-	// identity is nil if the verifier remembers nothing. key is that of the token,
+	// known is nil if the verifier remembers nothing. key is that of the token,
 	// zero if it has to be computed yet.
-	identity *Identity
-	key      cacheKey
+	known *verified
+	key   cacheKey
 
 	// calls are those of the body, once they are clear; nil if none matters.
 	calls *callBuffer
 
-	refused   *refusal
-	preflight bool
-	admitted  bool
+	refused    *refusal
+	preflight  bool
+	admitted   bool
+	oddSession bool // see strip
 }
 
 // findResource finds the resource by the path before and the path after
@@ -339,7 +340,7 @@ func (c *check) isKnown(token string) bool {
 	if t == nil {
 		return false
 	}
-	c.token, c.info, c.identity = token, t.info, &t.identity
+	c.token, c.info, c.known = token, t.info, t
 	return true
 }
 
@@ -347,18 +348,24 @@ func (c *check) tokenIsGenuine() bool {
 	if c.info != nil {
 		return true // known
 	}
-	info, identity, err := verifyToken(c.request.Context(), c.guard.verifier, c.token, c.key)
+	info, known, err := verifyToken(c.request.Context(), c.guard.verifier, c.token, c.key)
 	if err != nil {
 		return c.refuse(err)
 	}
-	c.info, c.identity = info, identity
+	c.info, c.known = info, known
 	return true
 }
 
 // tokenIsForUs is the audience check (RFC 8707 §2, MCP "Token Handling").
 func (c *check) tokenIsForUs() bool {
+	if c.known != nil && c.known.issuedFor.Load() == c.resource.id {
+		return true // found out before
+	}
 	if !c.resource.isAudienceOf(c.info) {
 		return c.refuse(oauth.ErrInvalidToken.Describe(notForThisResource))
+	}
+	if c.known != nil {
+		c.known.issuedFor.Store(c.resource.id)
 	}
 	return true
 }
@@ -416,8 +423,10 @@ func (c *check) decide(w http.ResponseWriter) Decision {
 		d.Also = &c.other.Resource
 	}
 	if c.admitted {
-		d.Info, d.Identity = c.info, c.identity
-		d.asked = asked{c.token, c.needed, c.resource.metadataURL}
+		d.Info, d.asked = c.info, asked{c.token, c.needed, c.oddSession}
+		if c.known != nil {
+			d.Identity = &c.known.identity
+		}
 		if c.origin != "" {
 			d.Writer = CORSWriter(w, c.origin)
 		}

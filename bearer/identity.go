@@ -60,7 +60,7 @@ func hasFoldedPrefix(name, prefix string) bool {
 // StripIdentity removes every identity header that the client sent: from the
 // header, from the trailer, announced or not, and from the Connection and
 // Trailer lists, where naming one would make a proxy drop what SetIdentity
-// sets. It belongs on every request, guarded or not.
+// sets. It belongs on every request, guarded or not; Guard.Check calls it.
 //
 // From the trailer and its list it also removes Authorization, Mcp-Session-Id,
 // Mcp-Method, Mcp-Name and Mcp-Protocol-Version, which belong into the header,
@@ -68,8 +68,19 @@ func hasFoldedPrefix(name, prefix string) bool {
 //
 // The body of a chunked HTTP/1 request is wrapped, because its trailer is only
 // known at its end.
-func StripIdentity(r *http.Request) {
-	stripNames(r.Header)
+func StripIdentity(r *http.Request) { strip(r) }
+
+// strip is StripIdentity. It reports whether the header has the name
+// Mcp-Session-Id in another spelling, since it looks at all names anyway.
+func strip(r *http.Request) (oddSession bool) {
+	for name := range r.Header {
+		switch {
+		case isIdentityName(name):
+			delete(r.Header, name)
+		case name != sessionHeader && isSessionName(name):
+			oddSession = true
+		}
+	}
 	stripListed(r.Header, "Connection", isIdentityName)
 	stripListed(r.Header, "Trailer", isHeaderOnly)
 	stripTrailer(r.Trailer)
@@ -77,14 +88,7 @@ func StripIdentity(r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength < 0 && r.Body != nil {
 		r.Body = &trailerStripper{r.Body, r}
 	}
-}
-
-func stripNames(h http.Header) {
-	for name := range h {
-		if isIdentityName(name) {
-			delete(h, name)
-		}
-	}
+	return oddSession
 }
 
 // stripTrailer also removes what a lenient server would take for a token or for

@@ -26,7 +26,6 @@ func Middleware(g *Guard, options MiddlewareOptions) func(http.Handler) http.Han
 				metadata.ServeHTTP(w, r)
 				return
 			}
-			StripIdentity(r)
 			decision, ok := g.Check(w, r, nil)
 			if !ok {
 				return

@@ -21,11 +21,11 @@ func (g *Guard) Pass(w http.ResponseWriter, r *http.Request, d Decision, next fu
 	if d.Writer != nil {
 		w = d.Writer
 	}
-	a := &answer{ResponseWriter: w, guard: g, request: r, asked: d.asked}
-	a.token, a.expires, a.grace = d.asked.token, d.Info.ExpiresAt, d.streamGrace()
+	a := &answer{ResponseWriter: w, guard: g, resource: d.guarded, request: r, scopes: d.asked.scopes}
+	a.token, a.info, a.grace = d.asked.token, d.Info, d.streamGrace()
 	if d.bindsSession() {
-		a.binds, a.session = true, session{keys: g.sessionKey, resource: d.Resource.Identifier, info: d.Info, token: d.asked.token}
-		if refused := a.session.open(r.Header); refused != nil {
+		a.binds = true
+		if refused := a.session.open(r.Header, d.asked.oddSession, a.owner()); refused != nil {
 			g.logSessionRefusal(r, d.Resource, refused)
 			refused.write(w, r)
 			return nil
@@ -49,11 +49,11 @@ func (g *guardedResource) checkAnswers() error {
 	return nil
 }
 
-// asked is what of a Check is needed again when the token ends.
+// asked is what of a Check is needed again.
 type asked struct {
-	token       string
-	scopes      []string
-	metadataURL string
+	token      string
+	scopes     []string
+	oddSession bool // see strip
 }
 
 // bindsSession reports whether one of the resources wants it.

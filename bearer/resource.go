@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -87,6 +88,9 @@ type PathRule struct {
 // guardedResource is a Resource, checked and made ready for requests.
 type guardedResource struct {
 	Resource
+	// id names the resource among those of all guards that share a TokenCache, over
+	// reloads, too. It is random, never 0.
+	id          uint64
 	path        string // lower-case, "/" for the whole site
 	advertised  []string
 	required    []string
@@ -109,7 +113,7 @@ type scopeRule struct {
 
 // newGuardedResource checks r. Error texts say what to write.
 func newGuardedResource(r Resource) (*guardedResource, error) {
-	g := &guardedResource{Resource: r}
+	g := &guardedResource{Resource: r, id: rand.Uint64() | 1} //nolint:gosec // a name, no secret
 	for _, check := range []func(*guardedResource) error{
 		(*guardedResource).setIdentifier,
 		(*guardedResource).setPath,

@@ -69,39 +69,34 @@ func (k hmacKey) VerifyMAC(mac []byte, parts ...[]byte) bool {
 	return len(mac) >= sessionMACSize && len(mac) <= len(want) && hmac.Equal(mac, want[:len(mac)])
 }
 
-// session binds the MCP session ids of one request and its answer to the user
-// (SECURITY §7): outside they carry a MAC, the server behind never sees it.
-type session struct {
+// session is the MCP session id of one request and its answer in both its forms,
+// "" if there is none. It is bound to the user (SECURITY §7): outside it carries a
+// MAC, the server behind never sees that.
+type session struct{ id, bound string }
+
+// sessionOwner is who a session is bound to, and where.
+type sessionOwner struct {
 	keys     func() (SessionKey, error)
 	resource string
 	info     *oauth.TokenInfo
 	token    string
-
-	// id and bound are the id of the request in both its forms, "" if it has none.
-	id, bound string
 }
 
 // open takes the MAC off the session id of the request. A refusal is returned
 // for an id that is not this user's.
-func (s *session) open(h http.Header) *sessionRefusal {
-	var values []string
-	for name := range h {
-		if !isSessionName(name) {
-			continue
-		}
-		if values != nil || name != sessionHeader {
-			// CGI and what follows it take Mcp_Session_Id for the same header.
-			return &severalSessions
-		}
-		values = h[name]
-	}
+// odd tells that the header has the name in another spelling, too.
+func (s *session) open(h http.Header, odd bool, owner sessionOwner) *sessionRefusal {
+	values := h[sessionHeader]
 	switch {
+	case odd:
+		// CGI and what follows it take Mcp_Session_Id for the same header.
+		return &severalSessions
 	case values == nil:
 		return nil
 	case len(values) != 1:
 		return &severalSessions
 	}
-	id, ok, err := s.unbind(values[0])
+	id, ok, err := owner.unbind(values[0])
 	switch {
 	case err != nil:
 		return &sessionRefusal{status: http.StatusServiceUnavailable, err: err}
@@ -114,7 +109,7 @@ func (s *session) open(h http.Header) *sessionRefusal {
 }
 
 // unbind returns the id that the server gave, false if this user may not use it.
-func (s *session) unbind(bound string) (id string, ok bool, err error) {
+func (o *sessionOwner) unbind(bound string) (id string, ok bool, err error) {
 	dot := strings.LastIndexByte(bound, '.')
 	if dot < 1 {
 		return "", false, nil
@@ -123,17 +118,17 @@ func (s *session) unbind(bound string) (id string, ok bool, err error) {
 	if err != nil || len(mac) != sessionMACSize || base64.RawURLEncoding.EncodedLen(len(mac)) != len(bound)-dot-1 {
 		return "", false, nil
 	}
-	key, err := s.keys()
+	key, err := o.keys()
 	if err != nil {
 		return "", false, err
 	}
 	id = bound[:dot]
-	return id, key.VerifyMAC(mac, s.parts(id)...), nil
+	return id, key.VerifyMAC(mac, o.parts(id)...), nil
 }
 
 // bind puts the MAC on the session ids of the answer. Ids are not looked into:
 // whatever the server gives, it gets back.
-func (s *session) bind(h http.Header) error {
+func (s *session) bind(h http.Header, owner sessionOwner) error {
 	values := h[sessionHeader]
 	for i, id := range values {
 		if id == "" || id == s.bound {
@@ -143,11 +138,11 @@ func (s *session) bind(h http.Header) error {
 			values[i] = s.bound
 			continue
 		}
-		key, err := s.keys()
+		key, err := owner.keys()
 		if err != nil {
 			return err
 		}
-		mac := key.MAC(s.parts(id)...)
+		mac := key.MAC(owner.parts(id)...)
 		values[i] = id + "." + base64.RawURLEncoding.EncodeToString(mac[:sessionMACSize])
 		s.id, s.bound = id, values[i]
 	}
@@ -156,16 +151,16 @@ func (s *session) bind(h http.Header) error {
 
 // parts are what the MAC is over. A user is (issuer, sub); a machine is its
 // client; what is neither is its token.
-func (s *session) parts(id string) [][]byte {
-	kind, owner := "user", s.info.UserID
+func (o *sessionOwner) parts(id string) [][]byte {
+	kind, owner := "user", o.info.UserID
 	if owner == "" {
-		kind, owner = "client", s.info.ClientID
+		kind, owner = "client", o.info.ClientID
 	}
 	if owner == "" {
-		sum := sha256.Sum256([]byte(s.token))
+		sum := sha256.Sum256([]byte(o.token))
 		kind, owner = "token", string(sum[:])
 	}
-	return [][]byte{[]byte(sessionDomain), []byte(s.resource), []byte(s.info.Issuer), []byte(kind), []byte(owner), []byte(id)}
+	return [][]byte{[]byte(sessionDomain), []byte(o.resource), []byte(o.info.Issuer), []byte(kind), []byte(owner), []byte(id)}
 }
 
 // sessionRefusal is the answer to a request with a session id that cannot be

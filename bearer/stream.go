@@ -61,16 +61,16 @@ type stream struct {
 	next, previous *stream
 
 	token string
-	// expires is when the token does, zero if never; grace is how long the request
-	// may go on after that.
-	expires time.Time
-	grace   time.Duration
-	cancel  context.CancelCauseFunc
+	info  *oauth.TokenInfo
+	// grace is how long the request may go on after the token has expired.
+	grace  time.Duration
+	cancel context.CancelCauseFunc
 	// ended is why the request was ended, nil if it was not.
 	ended atomic.Pointer[oauth.Error]
 
-	// judged is when the token was last known to be good; of the sweep alone.
-	judged time.Time
+	// judged is when the token was last known to be good, in ns since 1970, 0 at
+	// first; of the sweep alone.
+	judged int64
 }
 
 // add begins to look after s.
@@ -154,11 +154,11 @@ func (l *streams) look(now time.Time) (live bool, tokens map[string][]*stream) {
 			switch {
 			case s.ended.Load() != nil:
 			case s.expired(now):
-				if !now.Before(s.expires.Add(s.grace)) {
+				if !now.Before(s.info.ExpiresAt.Add(s.grace)) {
 					over = append(over, s)
 				}
-			case s.judged.IsZero(): // was judged when it began, a moment ago
-				s.judged = now
+			case s.judged == 0: // was judged when it began, a moment ago
+				s.judged = now.UnixNano()
 			default:
 				if tokens == nil {
 					tokens = make(map[string][]*stream)
@@ -177,7 +177,7 @@ func (l *streams) look(now time.Time) (live bool, tokens map[string][]*stream) {
 // expired reports whether the token's own time is over. What the verifier says
 // of it means nothing any more.
 func (s *stream) expired(now time.Time) bool {
-	return !s.expires.IsZero() && !now.Before(s.expires)
+	return !s.info.ExpiresAt.IsZero() && !now.Before(s.info.ExpiresAt)
 }
 
 // judgeAll asks the verifier once for each token.
@@ -209,11 +209,11 @@ func (l *streams) judge(ctx context.Context, token string, of []*stream) {
 	for _, s := range of {
 		switch {
 		case err == nil:
-			s.judged = now
+			s.judged = now.UnixNano()
 		case s.expired(now): // it may have been refused for that alone
 		case isDefinite(err):
 			l.finish(s, err)
-		case now.Sub(s.judged) >= unjudged:
+		case now.UnixNano()-s.judged >= int64(unjudged):
 			l.finish(s, err)
 		}
 	}

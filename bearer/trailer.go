@@ -27,10 +27,12 @@ func isSessionName(name string) bool {
 	return len(name) == len(sessionHeader) && hasFoldedPrefix(name, "mcp-session-id")
 }
 
-// stripAnswerTrailer removes session ids from the trailer of an answer, announced
-// or not: there they would go out without their MAC.
+// stripAnnounced removes session ids from the announced trailer of an answer, and
+// stripAnswerTrailer from one that was not announced: there they would go out
+// without their MAC.
+func stripAnnounced(h http.Header) { stripListed(h, "Trailer", isSessionName) }
+
 func stripAnswerTrailer(h http.Header) {
-	stripListed(h, "Trailer", isSessionName)
 	for name := range h {
 		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && isSessionName(trailer) {
 			delete(h, name)

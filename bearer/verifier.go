@@ -76,9 +76,9 @@ func chosen(v Verifier) Verifier {
 	return v
 }
 
-// verifyToken asks the verifier. The identity is nil if it remembers nothing. key
-// may be zero. Errors that are not OAuth's become 500.
-func verifyToken(ctx context.Context, verifier Verifier, token string, key cacheKey) (*oauth.TokenInfo, *Identity, *oauth.Error) {
+// verifyToken asks the verifier. What is remembered of the token is nil if that is
+// nothing. key may be zero. Errors that are not OAuth's become 500.
+func verifyToken(ctx context.Context, verifier Verifier, token string, key cacheKey) (*oauth.TokenInfo, *verified, *oauth.Error) {
 	verifier = chosen(verifier)
 	if v, ok := verifier.(*CachedVerifier); ok {
 		if key.verifier != v.id {
@@ -88,7 +88,7 @@ func verifyToken(ctx context.Context, verifier Verifier, token string, key cache
 		if err != nil {
 			return nil, nil, refusalOf(err)
 		}
-		return t.info, &t.identity, nil
+		return t.info, t, nil
 	}
 	info, err := verifier.VerifyAccessToken(ctx, token)
 	if err == nil && info == nil {

@@ -62,7 +62,7 @@ func hash(t *testing.T, password string) string {
 // browser is a person's browser: it keeps cookies and stops at the client's
 // redirect URI.
 type browser struct {
-	t      *testing.T
+	t      testing.TB
 	client *http.Client
 	// page is the last page, at its URL.
 	page string
@@ -70,7 +70,7 @@ type browser struct {
 	resp *http.Response
 }
 
-func newBrowser(t *testing.T) *browser {
+func newBrowser(t testing.TB) *browser {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 
 // caddyInstance is the Caddy of this process.
 type caddyInstance struct {
-	t   *testing.T
+	t   testing.TB
 	dir string // for storage and log
 
 	Port   int
@@ -37,7 +37,7 @@ type caddyInstance struct {
 
 // newCaddy takes a free port and stops Caddy when the test ends. Nothing is
 // loaded yet, so that the configuration can speak of the port.
-func newCaddy(t *testing.T) *caddyInstance {
+func newCaddy(t testing.TB) *caddyInstance {
 	t.Helper()
 	port := freePort(t)
 	c := &caddyInstance{
@@ -122,7 +122,7 @@ func (c *caddyInstance) tryAdapt(globals, caddyfile string) ([]byte, error) {
 }
 
 // loadCaddy is newCaddy and load for the tests that need a configuration once.
-func loadCaddy(t *testing.T, caddyfile string) *caddyInstance {
+func loadCaddy(t testing.TB, caddyfile string) *caddyInstance {
 	t.Helper()
 	c := newCaddy(t)
 	if err := c.load("", caddyfile); err != nil {
@@ -132,7 +132,7 @@ func loadCaddy(t *testing.T, caddyfile string) *caddyInstance {
 }
 
 // freePort is a TCP port on which nothing listened a moment ago.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "localhost:0")
 	if err != nil {

@@ -36,7 +36,7 @@ type recordedRequest struct {
 
 // newScriptedIDP starts one that publishes metadata and a key, hands out
 // tokens for any code and refresh token, and registers any client.
-func newScriptedIDP(t *testing.T) *scriptedIDP {
+func newScriptedIDP(t testing.TB) *scriptedIDP {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
