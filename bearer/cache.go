@@ -169,7 +169,7 @@ type CachedVerifier struct {
 
 // flight is a verification under way.
 type flight struct {
-	done chan struct{} // closed when the rest is set
+	done chan struct{} // closed when the rest is set; nil if nobody waits
 	// abandoned tells that the request that led the way has left, so that nothing
 	// is known.
 	abandoned bool
@@ -261,6 +261,11 @@ func (t *verified) confirm(ctx context.Context, now time.Time) error {
 // first verifies a token that is not known to be good, once for all requests
 // that come meanwhile. One of them leads; if it leaves, another one does.
 func (v *CachedVerifier) first(ctx context.Context, key cacheKey, token string) (*verified, error) {
+	if shaped, ok := v.verifier.(interface{ refuseShape(token string) error }); ok {
+		if err := shaped.refuseShape(token); err != nil {
+			return nil, err // quicker than to remember it
+		}
+	}
 	if known, ok := v.cache.refused.GetIfPresent(key); ok && v.cache.now().Before(known.until) {
 		return nil, known.err
 	}
@@ -284,9 +289,12 @@ func (v *CachedVerifier) join(key cacheKey) (f *flight, leads bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if f, ok := v.flights[key]; ok {
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
 		return f, false
 	}
-	f = &flight{done: make(chan struct{}), abandoned: true}
+	f = &flight{abandoned: true}
 	v.flights[key] = f
 	return f, true
 }
@@ -296,7 +304,9 @@ func (v *CachedVerifier) lead(ctx context.Context, f *flight, key cacheKey, toke
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		delete(v.flights, key)
-		close(f.done)
+		if f.done != nil {
+			close(f.done)
+		}
 	}()
 	if t, ok := v.cache.good.GetIfPresent(key); ok && t.confirm(ctx, v.cache.now()) == nil {
 		f.token, f.abandoned = t, false // another flight has just landed

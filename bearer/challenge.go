@@ -3,8 +3,10 @@ package bearer
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
@@ -33,6 +35,41 @@ type refusal struct {
 	// scopes and metadataURL are for the challenge, if there is one.
 	scopes      []string
 	metadataURL string
+	// last, if not nil, remembers how the last refusal of the same metadataURL looks.
+	last *atomic.Pointer[renderedRefusal]
+}
+
+// renderedRefusal is a refusal as it is sent. It is shared and never changed.
+type renderedRefusal struct {
+	code, description, uri string
+	status                 int
+	noCredentials          bool
+	scopes                 []string
+
+	challenge, length string
+	body              []byte
+}
+
+func (f *refusal) looksLike(r *renderedRefusal) bool {
+	return r != nil && r.code == f.err.Code && r.description == f.err.Description && r.uri == f.err.URI && r.status == f.err.HTTPStatus() &&
+		r.noCredentials == f.noCredentials && slices.Equal(r.scopes, f.scopes)
+}
+
+func (f *refusal) render() *renderedRefusal {
+	if f.last != nil {
+		if last := f.last.Load(); f.looksLike(last) {
+			return last
+		}
+	}
+	body := errorBody(f.err)
+	r := &renderedRefusal{
+		code: f.err.Code, description: f.err.Description, uri: f.err.URI, status: f.err.HTTPStatus(),
+		noCredentials: f.noCredentials, scopes: f.scopes, challenge: f.challenge(), body: body, length: strconv.Itoa(len(body)),
+	}
+	if f.last != nil {
+		f.last.Store(r)
+	}
+	return r
 }
 
 // challenge returns the value of WWW-Authenticate; "" if the answer has none.
@@ -65,8 +102,11 @@ func (f *refusal) challenge() string {
 // or 403 for a guarded request.
 func (f *refusal) write(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	if challenge := f.challenge(); challenge != "" {
-		h.Set("WWW-Authenticate", challenge)
+	rendered := f.render()
+	// The slices are this answer's own, since handlers in front may write into them.
+	values := []string{rendered.challenge, "no-store", jsonType, rendered.length}
+	if rendered.challenge != "" {
+		h["Www-Authenticate"] = values[0:1:1]
 	}
 	switch f.err.HTTPStatus() {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
@@ -78,25 +118,36 @@ func (f *refusal) write(w http.ResponseWriter, r *http.Request) {
 		writeHeaderMismatch(w, r, f.err)
 		return
 	}
-	writeError(w, r, f.err)
+	h["Cache-Control"], h["Content-Type"], h["Content-Length"] = values[1:2:2], values[2:3:3], values[3:4:4]
+	writeBody(w, r, rendered.status, rendered.body)
 }
+
+const jsonType = "application/json"
 
 // writeError sends err as {"error", "error_description"}, never stored.
 func writeError(w http.ResponseWriter, r *http.Request, err *oauth.Error) {
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, r, err.HTTPStatus(), errorBody(err))
+}
+
+func errorBody(err *oauth.Error) []byte {
 	body, marshalErr := err.MarshalJSON()
 	if marshalErr != nil { // an Error is two or three strings
 		body = []byte(`{"error":"server_error","error_description":"Internal Server Error"}`)
 	}
-	w.Header().Set("Cache-Control", "no-store")
-	writeJSON(w, r, err.HTTPStatus(), body)
+	return body
 }
 
 // writeJSON sends a JSON document, to a HEAD request its header only.
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	safehttp.BoundReading(w, r, safehttp.RefusalTime)
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", jsonType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	writeBody(w, r, status, body)
+}
+
+func writeBody(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	safehttp.BoundReading(w, r, safehttp.RefusalTime)
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // the client is gone: nothing to do about it

@@ -218,6 +218,7 @@ type check struct {
 	refused    *refusal
 	preflight  bool
 	admitted   bool
+	isFresh    bool // the token has an end, and it is not over
 	oddSession bool // see strip
 }
 
@@ -341,6 +342,7 @@ func (c *check) isKnown(token string) bool {
 		return false
 	}
 	c.token, c.info, c.known = token, t.info, t
+	c.isFresh = !t.info.ExpiresAt.IsZero()
 	return true
 }
 
@@ -371,6 +373,9 @@ func (c *check) tokenIsForUs() bool {
 }
 
 func (c *check) tokenIsFresh() bool {
+	if c.isFresh {
+		return true // nothing is remembered for longer than the token lives
+	}
 	if err := checkExpiry(c.info, c.guard.now(), c.guard.allowNoExpiry); err != nil {
 		return c.refuse(err)
 	}
@@ -393,7 +398,7 @@ func (c *check) scopesSuffice() bool {
 // refuse notes why the request is refused.
 func (c *check) refuse(err *oauth.Error) bool {
 	scopes := unionScopes(slices.Clip(c.needed), c.otherNeeded)
-	c.refused = &refusal{err: err, scopes: scopes, metadataURL: c.resource.metadataURL}
+	c.refused = &refusal{err: err, scopes: scopes, metadataURL: c.resource.metadataURL, last: &c.resource.lastRefusal}
 	if err.Code == oauth.ErrInsufficientScope.Code {
 		c.refused.scopes = c.stepUpScopes(scopes)
 	}

@@ -161,13 +161,19 @@ func (v *JWTVerifier) VerifyAccessToken(ctx context.Context, token string) (*oau
 // maxVerdict is how long a JWT without an expiry is remembered.
 const maxVerdict = time.Hour
 
+// refuseShape refuses what has not the shape of a JWT.
+func (v *JWTVerifier) refuseShape(token string) error {
+	_, err := splitJWT(token)
+	return err
+}
+
 // Verdict is VerifyAccessToken. A good token is to be remembered until it
 // expires, as long as the issuer publishes the same keys: when they change, all
 // tokens are verified anew. Of the refusals, those of a signature are.
 func (v *JWTVerifier) Verdict(ctx context.Context, token string) (Verdict, error) {
 	t, err := splitJWT(token)
 	if err != nil {
-		return Verdict{}, refuse("Token is malformed", err)
+		return Verdict{}, err
 	}
 	header, err := v.readHeader(t.header)
 	if err != nil {
@@ -361,12 +367,18 @@ func (v *JWTVerifier) isClientID(audience string) bool {
 // compactJWT is a JWS in its compact form (RFC 7515 §7.1), not decoded.
 type compactJWT struct{ header, payload, signature, signed string }
 
+var (
+	errLongToken        = refuse("Token is malformed", fmt.Errorf("it has more than %d bytes", maxToken))
+	errNotThreeSegments = refuse("Token is malformed", errors.New("it has not three segments"))
+)
+
+// splitJWT takes a token apart. Its errors are refusals.
 func splitJWT(token string) (compactJWT, error) {
 	if len(token) > maxToken {
-		return compactJWT{}, fmt.Errorf("it has more than %d bytes", maxToken)
+		return compactJWT{}, errLongToken
 	}
 	if strings.Count(token, ".") != 2 {
-		return compactJWT{}, errors.New("it has not three segments")
+		return compactJWT{}, errNotThreeSegments
 	}
 	last := strings.LastIndexByte(token, '.')
 	t := compactJWT{signed: token[:last], signature: token[last+1:]}

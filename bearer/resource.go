@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-mcp/mcpauth/oauth"
@@ -90,7 +91,9 @@ type guardedResource struct {
 	Resource
 	// id names the resource among those of all guards that share a TokenCache, over
 	// reloads, too. It is random, never 0.
-	id          uint64
+	id uint64
+	// lastRefusal is how a request was refused before. Most are refused alike.
+	lastRefusal atomic.Pointer[renderedRefusal]
 	path        string // lower-case, "/" for the whole site
 	advertised  []string
 	required    []string

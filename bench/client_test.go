@@ -89,12 +89,11 @@ func TestLoadTellsOfAnAnswerThatIsNotWanted(t *testing.T) {
 
 func TestRatiosAreOfTheSameRound(t *testing.T) {
 	s := func(cpu time.Duration) sample { return sample{cpu: cpu} }
-	base := &measurement{samples: []sample{s(10), s(100), s(20)}, again: []sample{s(30), s(100), s(20)}}
-	m := &measurement{samples: []sample{s(30), s(150), s(10)}}
-	if got := m.ratio(base, cpuOf); got != 1.5 {
+	m := &measurement{samples: []sample{s(30), s(150), s(10)}, before: []sample{s(10), s(100), s(20)}, after: []sample{s(30), s(100), s(20)}}
+	if got := m.ratio(cpuOf); got != 1.5 {
 		t.Errorf("the ratio is %v", got)
 	}
-	if got := base.self(cpuOf); got != 1 {
+	if got := m.self(cpuOf); got != 1 {
 		t.Errorf("the base's own ratio is %v", got)
 	}
 }

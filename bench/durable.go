@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -62,7 +63,7 @@ func (b *bench) durable(ctx context.Context, wanted func(string) bool) error {
 			if err != nil {
 				return err
 			}
-			inMemory := (c.got[0].samples[i].rate + c.got[0].again[i].rate) / 2
+			inMemory := (c.got[1].before[i].rate + c.got[1].after[i].rate) / 2
 			ratios = append(ratios, c.got[1].samples[i].rate/min(inMemory, connections*perSecond/w.writes))
 			syncs = append(syncs, perSecond)
 		}
@@ -71,11 +72,12 @@ func (b *bench) durable(ctx context.Context, wanted func(string) bool) error {
 		}
 		base.load.close()
 		measured.load.close()
-		mem, disk := c.got[0], c.got[1]
+		disk := c.got[1]
+		mem := slices.Concat(disk.before, disk.after)
 		ratio := median(ratios)
 		fmt.Printf("%-16s %.0f req/s, memory %.0f (A/A %.2f); CPU %.1f µs, memory %.1f; %.0f fsyncs/s, %.2g writes a request, so %.0f req/s; ratio to the lesser %.2f, target %s\n",
-			w.name, disk.typical(rateOf), mem.typical(rateOf), mem.self(rateOf), disk.typical(cpuOf)/float64(time.Microsecond),
-			mem.typical(cpuOf)/float64(time.Microsecond), median(syncs), w.writes, connections*median(syncs)/w.writes, ratio, target{atLeast: 0.7}.of(ratio))
+			w.name, typical(disk.samples, rateOf), typical(mem, rateOf), disk.self(rateOf), typical(disk.samples, cpuOf)/float64(time.Microsecond),
+			typical(mem, cpuOf)/float64(time.Microsecond), median(syncs), w.writes, connections*median(syncs)/w.writes, ratio, target{atLeast: 0.7}.of(ratio))
 	}
 	return nil
 }

@@ -32,14 +32,14 @@ type sample struct {
 type measurement struct {
 	name    string
 	samples []sample
-	// again are the first variant's second slices, one a round.
-	again []sample
+	// before and after are the slices of the first variant on both sides of each.
+	before, after []sample
 }
 
 // comparison runs variants one after the other, round by round, so that what
 // else the machine does hits all alike. The first variant is what the others
-// are compared with; it runs at the beginning and at the end of each round, and
-// the ratio of the two tells how good the measurement is.
+// are compared with; it runs before and after each of them, and the ratio of the
+// two tells how good the measurement is.
 type comparison struct {
 	b        *bench
 	variants []variant
@@ -85,22 +85,39 @@ func (b *bench) newComparison(ctx context.Context, variants ...variant) (*compar
 }
 
 func (c *comparison) round(ctx context.Context) error {
-	for i, v := range c.variants {
+	before, err := c.b.slice(ctx, c.variants[0])
+	if err != nil {
+		return err
+	}
+	for i, v := range c.variants[1:] {
 		s, err := c.b.slice(ctx, v)
 		if err != nil {
 			return err
 		}
-		c.got[i].samples = append(c.got[i].samples, s)
+		after, err := c.b.slice(ctx, c.variants[0])
+		if err != nil {
+			return err
+		}
+		m := c.got[i+1]
+		m.samples, m.before, m.after = append(m.samples, s), append(m.before, before), append(m.after, after)
+		before = after
 	}
-	s, err := c.b.slice(ctx, c.variants[0])
-	c.got[0].again = append(c.got[0].again, s)
-	return err
+	return nil
 }
+
+// leadIn is the part of a slice's time for which it runs before it is measured.
+const leadIn = 4
 
 func (b *bench) slice(ctx context.Context, v variant) (sample, error) {
 	if v.prepare != nil {
 		if err := v.prepare(ctx); err != nil {
 			return sample{}, fmt.Errorf("preparing %s: %w", v.name, err)
+		}
+	}
+	if v.prepare == nil {
+		// What has rested since its last slice is to be in the caches again.
+		if _, _, err := v.load.run(ctx, b.sliceTime/leadIn); err != nil {
+			return sample{}, fmt.Errorf("%s: %w", v.name, err)
 		}
 	}
 	before, err := cpuTime(v.pid)
@@ -124,28 +141,28 @@ func (b *bench) slice(ctx context.Context, v variant) (sample, error) {
 func cpuOf(s sample) float64  { return float64(s.cpu) }
 func rateOf(s sample) float64 { return s.rate }
 
-// ratio is the median over the rounds of m divided by base.
-func (m *measurement) ratio(base *measurement, of func(sample) float64) float64 {
+// ratio is the median over the rounds of m divided by the first variant.
+func (m *measurement) ratio(of func(sample) float64) float64 {
 	ratios := make([]float64, len(m.samples))
 	for i, s := range m.samples {
-		ratios[i] = 2 * of(s) / (of(base.samples[i]) + of(base.again[i]))
+		ratios[i] = 2 * of(s) / (of(m.before[i]) + of(m.after[i]))
 	}
 	return median(ratios)
 }
 
-// self is the ratio of the two slices that base has in each round.
+// self is the ratio of the first variant's two slices beside m in each round.
 func (m *measurement) self(of func(sample) float64) float64 {
-	ratios := make([]float64, len(m.samples))
-	for i, s := range m.samples {
-		ratios[i] = of(m.again[i]) / of(s)
+	ratios := make([]float64, len(m.before))
+	for i, s := range m.before {
+		ratios[i] = of(m.after[i]) / of(s)
 	}
 	return median(ratios)
 }
 
 // typical is the median.
-func (m *measurement) typical(of func(sample) float64) float64 {
-	values := make([]float64, 0, len(m.samples)+len(m.again))
-	for _, s := range slices.Concat(m.samples, m.again) {
+func typical(samples []sample, of func(sample) float64) float64 {
+	values := make([]float64, 0, len(samples))
+	for _, s := range samples {
 		values = append(values, of(s))
 	}
 	return median(values)

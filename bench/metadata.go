@@ -47,7 +47,7 @@ func (b *bench) metadata(ctx context.Context, _ func(string) bool) error {
 		}
 		base.load.close()
 		measured.load.close()
-		rows = append(rows, row{measured: got[1], base: got[0], rate: target{atLeast: 0.9}})
+		rows = append(rows, row{measurement: got[1], rate: target{atLeast: 0.9}})
 	}
 	printTable("Metadata documents", "Caddy's respond with the same document", rows...)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,21 +36,21 @@ func mark(good bool) string {
 
 // row is a line of a table: what was measured beside what.
 type row struct {
-	measured, base *measurement
-	cpu, rate      target
+	*measurement
+	cpu, rate target
 }
 
-// printTable writes a table. A/A are two slices of the base in each round, one
-// divided by the other: how far a ratio may be off.
+// printTable writes a table. A/A are the two slices of the base beside each slice,
+// one divided by the other: how far a ratio may be off.
 func printTable(title, beside string, rows ...row) {
 	fmt.Printf("\n%s (beside: %s)\n", title, beside)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\tCPU µs\tbeside\tratio\ttarget\tA/A\treq/s\tbeside\tratio\ttarget\tA/A")
 	for _, r := range rows {
-		cpu, rate := r.measured.ratio(r.base, cpuOf), r.measured.ratio(r.base, rateOf)
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\t%s\t%.2f\t%.0f\t%.0f\t%.2f\t%s\t%.2f\n", r.measured.name,
-			r.measured.typical(cpuOf)/float64(time.Microsecond), r.base.typical(cpuOf)/float64(time.Microsecond), cpu, r.cpu.of(cpu), r.base.self(cpuOf),
-			r.measured.typical(rateOf), r.base.typical(rateOf), rate, r.rate.of(rate), r.base.self(rateOf))
+		cpu, rate, beside := r.ratio(cpuOf), r.ratio(rateOf), slices.Concat(r.before, r.after)
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.2f\t%s\t%.2f\t%.0f\t%.0f\t%.2f\t%s\t%.2f\n", r.name,
+			typical(r.samples, cpuOf)/float64(time.Microsecond), typical(beside, cpuOf)/float64(time.Microsecond), cpu, r.cpu.of(cpu), r.self(cpuOf),
+			typical(r.samples, rateOf), typical(beside, rateOf), rate, r.rate.of(rate), r.self(rateOf))
 	}
 	_ = w.Flush()
 }

@@ -59,7 +59,7 @@ func (b *bench) besideSDK(ctx context.Context, wanted func(string) bool) error {
 		}
 		base.load.close()
 		measured.load.close()
-		rows = append(rows, row{measured: got[1], base: got[0], cpu: target{atMost: w.atMost}})
+		rows = append(rows, row{measurement: got[1], cpu: target{atMost: w.atMost}})
 	}
 	printTable("Broker with the memory store", "TypeScript SDK 1.32.2, Express 5, in memory, signing in without a page", rows...)
 	return nil
