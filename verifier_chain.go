@@ -152,6 +152,8 @@ type chainOrder struct {
 	issuer string // of the mode
 	// jwts and opaque are the verifiers that take all such tokens; "" for none.
 	jwts, opaque string
+	// keys tells that there is a static one, which takes all API keys.
+	keys bool
 }
 
 // add is the error if those before leave nothing to the verifier.
@@ -165,7 +167,10 @@ func (o *chainOrder) add(module VerifierModule, verifier bearer.Verifier) error 
 	case *UserinfoVerifier:
 		name, needsJWTs, takesOpaque = "userinfo", false, m.resolved.Provider == "" && len(m.resolved.Prefixes) == 0
 	case *StaticVerifier:
-		name, needsJWTs = "static", false
+		if o.keys {
+			return errors.New("verify static: there is one already, which takes all API keys; write the keys and the file into one verify static")
+		}
+		name, needsJWTs, o.keys = "static", false, true
 	case *IntrospectionVerifier:
 		name = "introspection"
 	}

@@ -19,13 +19,12 @@ type answer struct {
 	http.ResponseWriter
 	stream
 
-	guard    *Guard
-	resource *guardedResource
-	request  *http.Request
-	passed   http.Request // request with a context that can be ended
-	scopes   []string     // that the request needed
-	session  session      // used if binds is set
-	filter   *listFilter  // nil if lists are not filtered
+	guard   *Guard
+	request *http.Request
+	passed  http.Request // request with a context that can be ended
+	scopes  []string     // that the request needed
+	session session      // used if binds is set
+	filter  *listFilter  // nil if lists are not filtered
 
 	binds bool
 	// began tells that the handler has said its status, sent that the header is on
@@ -141,9 +140,9 @@ func (a *answer) refuse(why *oauth.Error) {
 	}
 	dropDigests(h)
 	a.sent = true
-	if why.HTTPStatus() == http.StatusUnauthorized && !isSafe(a.request.Method) {
-		// RFC 9110 §15.5.2: 401 says that nothing was done, and clients send the
-		// request once more.
+	if why.HTTPStatus() < http.StatusInternalServerError && !isSafe(a.request.Method) {
+		// RFC 9110 §15.5: 401 and 403 say that nothing was done, and clients may get
+		// another token and send the request once more.
 		why = oauth.NewError("gateway_timeout", "The access token ended while the request was running; it may have taken effect").
 			WithStatus(http.StatusGatewayTimeout).Because(why)
 	}

@@ -21,8 +21,8 @@ func (g *Guard) Pass(w http.ResponseWriter, r *http.Request, d Decision, next fu
 	if d.Writer != nil {
 		w = d.Writer
 	}
-	a := &answer{ResponseWriter: w, guard: g, resource: d.guarded, request: r, scopes: d.asked.scopes}
-	a.token, a.info, a.grace = d.asked.token, d.Info, d.streamGrace()
+	a := &answer{ResponseWriter: w, guard: g, request: r, scopes: d.asked.scopes}
+	a.admission, a.info, a.grace = admission{d.asked.token, d.guarded}, d.Info, d.streamGrace()
 	if d.bindsSession() {
 		a.binds = true
 		if refused := a.session.open(r.Header, d.asked.oddSession, a.owner()); refused != nil {

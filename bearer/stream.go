@@ -33,7 +33,8 @@ const (
 )
 
 // streams are the admitted requests that are under way. They end when their
-// token does: at its expiry, and when the verifier, asked again, refuses it.
+// token does: at its expiry, and when the verifier, asked again, refuses it. They
+// also end when a new configuration does not admit them.
 //
 // There is no goroutine but while a sweep runs: a timer exists as long as there
 // are requests. So requests that outlive a configuration are still looked after,
@@ -60,8 +61,8 @@ type stream struct {
 	shard          *streamShard
 	next, previous *stream
 
-	token string
-	info  *oauth.TokenInfo
+	admission
+	info *oauth.TokenInfo
 	// grace is how long the request may go on after the token has expired.
 	grace  time.Duration
 	cancel context.CancelCauseFunc
@@ -71,6 +72,12 @@ type stream struct {
 	// judged is when the token was last known to be good, in ns since 1970, 0 at
 	// first; of the sweep alone.
 	judged int64
+}
+
+// admission is what was admitted where; it is judged once for all its requests.
+type admission struct {
+	token    string
+	resource *guardedResource
 }
 
 // add begins to look after s.
@@ -117,8 +124,8 @@ func (s *stream) end(why *oauth.Error) {
 
 // sweep looks through all requests, and comes again while there are some.
 func (l *streams) sweep() {
-	live, tokens := l.look(l.now())
-	l.judgeAll(tokens)
+	live, admissions := l.look(l.now())
+	l.judgeAll(admissions)
 	if live {
 		time.AfterFunc(sweepInterval, l.sweep)
 		return
@@ -143,8 +150,8 @@ func (l *streams) any() bool {
 }
 
 // look ends the requests whose time is over and returns the others that run for
-// longer than a moment, by token.
-func (l *streams) look(now time.Time) (live bool, tokens map[string][]*stream) {
+// longer than a moment, by what was admitted.
+func (l *streams) look(now time.Time) (live bool, admissions map[admission][]*stream) {
 	var over []*stream
 	for i := range l.shards {
 		shard := &l.shards[i]
@@ -160,10 +167,10 @@ func (l *streams) look(now time.Time) (live bool, tokens map[string][]*stream) {
 			case s.judged == 0: // was judged when it began, a moment ago
 				s.judged = now.UnixNano()
 			default:
-				if tokens == nil {
-					tokens = make(map[string][]*stream)
+				if admissions == nil {
+					admissions = make(map[admission][]*stream)
 				}
-				tokens[s.token] = append(tokens[s.token], s)
+				admissions[s.admission] = append(admissions[s.admission], s)
 			}
 		}
 		shard.mu.Unlock()
@@ -171,7 +178,7 @@ func (l *streams) look(now time.Time) (live bool, tokens map[string][]*stream) {
 	for _, s := range over {
 		l.finish(s, oauth.ErrInvalidToken.Describe(expired))
 	}
-	return live, tokens
+	return live, admissions
 }
 
 // expired reports whether the token's own time is over. What the verifier says
@@ -180,18 +187,18 @@ func (s *stream) expired(now time.Time) bool {
 	return !s.info.ExpiresAt.IsZero() && !now.Before(s.info.ExpiresAt)
 }
 
-// judgeAll asks the verifier once for each token.
-func (l *streams) judgeAll(tokens map[string][]*stream) {
-	if len(tokens) == 0 {
+// judgeAll judges all admissions, once each.
+func (l *streams) judgeAll(admissions map[admission][]*stream) {
+	if len(admissions) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
-	list := slices.Collect(maps.Keys(tokens))
+	list := slices.Collect(maps.Keys(admissions))
 	var reached atomic.Int64
 	work := func() {
 		for i := reached.Add(1); i <= int64(len(list)) && ctx.Err() == nil; i = reached.Add(1) {
-			l.judge(ctx, list[i-1], tokens[list[i-1]])
+			l.judge(ctx, list[i-1], admissions[list[i-1]])
 		}
 	}
 	var others sync.WaitGroup
@@ -202,9 +209,9 @@ func (l *streams) judgeAll(tokens map[string][]*stream) {
 	others.Wait()
 }
 
-// judge ends the requests of a token that is not good any more.
-func (l *streams) judge(ctx context.Context, token string, of []*stream) {
-	err := l.ask(ctx, token)
+// judge ends the requests that would not be admitted any more.
+func (l *streams) judge(ctx context.Context, a admission, of []*stream) {
+	err := l.ask(ctx, a)
 	now := l.now()
 	for _, s := range of {
 		switch {
@@ -227,14 +234,14 @@ func isDefinite(err *oauth.Error) bool {
 
 // ask asks the guard that decides now. A panic of its verifier is not to end the
 // process here, either.
-func (l *streams) ask(ctx context.Context, token string) (refused *oauth.Error) {
+func (l *streams) ask(ctx context.Context, a admission) (refused *oauth.Error) {
 	defer func() {
 		if p := recover(); p != nil {
 			refused = oauth.ErrServerError.Describe("Internal Server Error").Because(fmt.Errorf("the verifier panicked: %v", p))
 			l.logger.Error("the verifier panicked", slog.Any("panic", p))
 		}
 	}()
-	return l.judgeToken(ctx, token)
+	return l.judgeAdmission(ctx, a)
 }
 
 func (l *streams) finish(s *stream, why *oauth.Error) {

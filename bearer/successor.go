@@ -17,8 +17,10 @@ type Successor func() (guard *Guard, gone bool)
 
 const notServed = "This resource is not served any more"
 
-// judgeToken tells whether the token of a request under way is still good.
-func (l *streams) judgeToken(ctx context.Context, token string) *oauth.Error {
+// judgeAdmission tells whether a request under way would be admitted again. In a
+// new configuration the resource may have other rules; calls are not looked at
+// once more.
+func (l *streams) judgeAdmission(ctx context.Context, a admission) *oauth.Error {
 	guard := l.guard
 	if l.successor != nil {
 		next, gone := l.successor()
@@ -29,10 +31,33 @@ func (l *streams) judgeToken(ctx context.Context, token string) *oauth.Error {
 			guard = next
 		}
 	}
-	info, _, refused := verifyToken(ctx, guard.verifier, token, cacheKey{})
-	if refused == nil && guard != l.guard {
-		// A key may have been given an end since.
-		refused = checkExpiry(info, guard.now(), guard.allowNoExpiry)
+	info, _, refused := verifyToken(ctx, guard.verifier, a.token, cacheKey{})
+	if refused != nil || guard == l.guard {
+		return refused
 	}
-	return refused
+	resource := guard.named(a.resource.Identifier)
+	if resource == nil {
+		return oauth.ErrInvalidToken.Describe(notServed)
+	}
+	return guard.judge(resource, info)
+}
+
+// named returns the resource with the identifier, nil if there is none.
+func (g *Guard) named(identifier string) *guardedResource {
+	for _, res := range g.resources {
+		if res.Identifier == identifier {
+			return res
+		}
+	}
+	return nil
+}
+
+// judge tells whether the resource admits a good token for what every request
+// needs.
+func (g *Guard) judge(res *guardedResource, info *oauth.TokenInfo) *oauth.Error {
+	c := check{guard: g, resource: res, needed: res.required, info: info}
+	if c.tokenIsForUs() && c.tokenIsFresh() && c.callerIsAllowed() && c.scopesSuffice() {
+		return nil
+	}
+	return c.refused.err
 }

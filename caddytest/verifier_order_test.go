@@ -128,6 +128,7 @@ func TestVerifiersThatGetNoToken(t *testing.T) {
 		{"introspection first", introspection + "verify jwt", "move verify introspection to the end"},
 		{"introspection before keys", introspection + keys, "move verify introspection to the end"},
 		{"userinfo before keys", userinfo + keys, "move verify userinfo to the end"},
+		{"two lists of keys", keys + strings.Replace(keys, "key a", "key b", 1), "into one verify static"},
 		{"userinfo and JWTs leave nothing out but other JWTs", userinfo + "verify jwt\n" + introspection, ""},
 		{"userinfo with prefixes", prefixed + keys + "verify jwt\n" + introspection, ""},
 	} {
