@@ -22,20 +22,30 @@ type callHeaders struct {
 	// mirrored tells that the client speaks a revision with these headers.
 	mirrored     bool
 	method, name string // "" if they are not there
+	// raw tells that the name is UTF-8 that was not put into Base64, as clients must
+	// and some do not. It can equal the body's, and is not believed without it.
+	raw bool
 }
 
 // readCallHeaders decodes the headers, each of which may be there once.
 func readCallHeaders(h http.Header) (headers callHeaders, err *oauth.Error) {
-	version, err := singleHeader(h, "Mcp-Protocol-Version")
+	version, err := singleASCII(h, "Mcp-Protocol-Version")
 	if err != nil {
 		return headers, err
 	}
 	headers.mirrored = isRevision(version) && version >= mirroredSince
-	if headers.method, err = singleHeader(h, "Mcp-Method"); err != nil {
+	if headers.method, err = singleASCII(h, "Mcp-Method"); err != nil {
 		return headers, err
 	}
 	if headers.name, err = singleHeader(h, "Mcp-Name"); err != nil {
 		return headers, err
+	}
+	if !isPrintableASCII(headers.name) {
+		if !isPlainText([]byte(headers.name)) {
+			return headers, badHeader("The header Mcp-Name holds control characters or something else than UTF-8")
+		}
+		headers.raw = true
+		return headers, nil
 	}
 	var ok bool
 	if headers.name, ok = decodeHeaderValue(headers.name); !ok {
@@ -83,12 +93,34 @@ func singleHeader(h http.Header, name string) (string, *oauth.Error) {
 	if len(values) > 1 || values[0] == "" {
 		return "", badHeader("The header " + name + " is not there exactly once with a value")
 	}
-	for i := range len(values[0]) {
-		if c := values[0][i]; (c < 0x20 || c > 0x7e) && c != '\t' {
-			return "", badHeader("The header " + name + " holds something else than printable ASCII")
+	return values[0], nil
+}
+
+func singleASCII(h http.Header, name string) (string, *oauth.Error) {
+	value, err := singleHeader(h, name)
+	if err == nil && !isPrintableASCII(value) {
+		err = badHeader("The header " + name + " holds something else than printable ASCII")
+	}
+	return value, err
+}
+
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 0x20 || c > 0x7e) && c != '\t' {
+			return false
 		}
 	}
-	return values[0], nil
+	return true
+}
+
+// isPlainText reports whether it is UTF-8 without control characters.
+func isPlainText(text []byte) bool {
+	for _, c := range text {
+		if c < 0x20 || c == 0x7f {
+			return false
+		}
+	}
+	return utf8.Valid(text)
 }
 
 // decodeHeaderValue decodes the Base64 sentinel form (MCP 2026-07-28, Streamable
@@ -99,13 +131,8 @@ func decodeHeaderValue(value string) (string, bool) {
 		return value, true
 	}
 	decoded, err := base64.StdEncoding.Strict().DecodeString(value[len(prefix) : len(value)-len(suffix)])
-	if err != nil || len(decoded) == 0 || !utf8.Valid(decoded) {
+	if err != nil || len(decoded) == 0 || !isPlainText(decoded) {
 		return "", false
-	}
-	for _, c := range decoded {
-		if c < 0x20 || c == 0x7f {
-			return "", false
-		}
 	}
 	return string(decoded), true
 }
@@ -181,7 +208,7 @@ func isMirroredName(name string, m *strictjson.Message) bool {
 // tellAll reports whether the headers alone say what the rules are about. What
 // the server behind compares is the method, and the name of three methods.
 func (headers *callHeaders) tellAll() bool {
-	if !headers.mirrored {
+	if !headers.mirrored || headers.raw {
 		return false
 	}
 	switch headers.method {

@@ -56,7 +56,10 @@ func TestMirroredHeaders(t *testing.T) {
 		{"Base64 of no UTF-8", toolCall("a"), []string{modern, call, "Mcp-Name: " + sentinel("\xff")}, 400},
 		{"a name that looks like Base64 and is not encoded", toolCall("=?base64?x?="), []string{modern, call, "Mcp-Name: =?base64?x?="}, 400},
 		{"a name that looks like Base64", toolCall("=?base64?x?="), []string{modern, call, "Mcp-Name: " + sentinel("=?base64?x?=")}, 200},
-		{"name that is not ASCII", toolCall("é"), []string{modern, call, "Mcp-Name: é"}, 400},
+		{"name that is not ASCII and not in Base64", toolCall("é"), []string{modern, call, "Mcp-Name: é"}, 200}, // go-sdk does so
+		{"another name that is not ASCII", toolCall("é"), []string{modern, call, "Mcp-Name: è"}, 400},
+		{"the name in Latin-1", toolCall("é"), []string{modern, call, "Mcp-Name: \xe9"}, 400},
+		{"a method that is not ASCII", rpc("é", "{}"), []string{modern, "Mcp-Method: é"}, 400},
 		{"task", rpc("tasks/get", `{"taskId":"t"}`), []string{modern, "Mcp-Method: tasks/get", "Mcp-Name: t"}, 200},
 		{"another task", rpc("tasks/get", `{"taskId":"t"}`), []string{modern, "Mcp-Method: tasks/get", "Mcp-Name: u"}, 400},
 		{"the task in place of the tool", rpc("tools/call", `{"name":"a","taskId":"t"}`), []string{modern, call, "Mcp-Name: t"}, 400},
@@ -132,6 +135,8 @@ func TestTrustedHeaders(t *testing.T) {
 		{"the method in another header for CGI", lie, []string{modern, call, "Mcp-Name: open", "mcp.method: tools/call"}, 400},
 		{"the version taken away on the way", lie, []string{modern, call, "Mcp-Name: open", "Connection: keep-alive, MCP-Protocol-Version"}, 400},
 		{"a method whose URI has no header", rpc("resources/subscribe", `{"uri":"secret:x"}`), []string{modern, "Mcp-Method: resources/subscribe"}, 403},
+		{"a name that is not ASCII is not trusted", lie, []string{modern, call, "Mcp-Name: öffnen"}, 400},
+		{"it equals the body", toolCall("öffnen"), []string{modern, call, "Mcp-Name: öffnen"}, 200},
 		{"parameters are not trusted", lie, []string{modern, call, "Mcp-Name: open", "Mcp-Param-Name: open"}, 200},
 	} {
 		t.Run(row.name, func(t *testing.T) {

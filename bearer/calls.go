@@ -2,11 +2,13 @@ package bearer
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/internal/strictjson"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
@@ -183,15 +185,32 @@ func (d *callDemands) readCalls(c *check) *oauth.Error {
 	case http.MethodPost:
 		return d.readPost(c)
 	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
-		if r.ContentLength != 0 {
-			return badCall("A " + r.Method + " request carries no body here; send calls with POST")
-		}
-		return nil
+		return d.readNothing(c)
 	case http.MethodConnect: // an upgrade, which was let through
 		return nil
 	}
 	c.writer.Header().Set("Allow", "GET, POST, DELETE")
 	return oauth.ErrMethodNotAllowed.Describe("MCP knows GET, POST and DELETE")
+}
+
+// readNothing makes sure that a request that cannot be a call has no body. Over
+// HTTP/2 and 3, and in chunks, that shows at the end only.
+func (d *callDemands) readNothing(c *check) *oauth.Error {
+	r := c.request
+	if r.ContentLength < 0 && r.Body != nil {
+		safehttp.BoundReading(c.writer, r, d.policy.BodyTime)
+		switch _, err := io.ReadFull(r.Body, make([]byte, 1)); {
+		case errors.Is(err, io.EOF):
+			safehttp.BoundReading(c.writer, r, 0)
+			r.Body, r.ContentLength, r.TransferEncoding = http.NoBody, 0, nil
+		case err != nil:
+			return bodyUnreadable(err)
+		}
+	}
+	if r.ContentLength != 0 {
+		return badCall("A " + r.Method + " request carries no body here; send calls with POST")
+	}
+	return nil
 }
 
 // refuseUpgrade refuses to leave HTTP, where no call is seen. An offer of HTTP/2,

@@ -112,7 +112,7 @@ func (d *Discovery) Document(ctx context.Context) ([]byte, error) {
 // answered 404. Within 10 s of another Refresh it does nothing. Errors are
 // those of Metadata; the last good document stays in use.
 func (d *Discovery) Refresh(ctx context.Context) error {
-	_, err := d.document.renew(ctx)
+	_, _, err := d.document.renew(ctx)
 	return err
 }
 

@@ -51,11 +51,12 @@ type fresh[T any] struct {
 }
 
 type version[T any] struct {
-	value  *T
-	loaded time.Time
+	value         *T
+	began, loaded time.Time
 }
 
 type attempt[T any] struct {
+	began time.Time
 	done  chan struct{} // closed when value and err are set
 	value *T
 	err   error
@@ -79,8 +80,8 @@ func (f *fresh[T]) get(ctx context.Context) (*T, error) {
 }
 
 // renew loads a newer version now, unless it did so less than gap ago: then it
-// returns what the last attempt ended with.
-func (f *fresh[T]) renew(ctx context.Context) (*T, error) {
+// returns what the last attempt ended with, and asked is false.
+func (f *fresh[T]) renew(ctx context.Context) (value *T, asked bool, err error) {
 	a, failure := f.join(ctx, func(now time.Time) bool {
 		if since(now, f.renewed) < f.gap || !f.recovered(now) {
 			return false
@@ -89,9 +90,19 @@ func (f *fresh[T]) renew(ctx context.Context) (*T, error) {
 		return true
 	})
 	if a == nil {
-		return f.settle(failure)
+		value, err = f.settle(failure)
+		return value, false, err
 	}
-	return f.wait(ctx, a)
+	value, err = f.wait(ctx, a)
+	return value, true, err
+}
+
+// began returns when the load of the current version began; zero without one.
+func (f *fresh[T]) began() time.Time {
+	if v := f.current.Load(); v != nil {
+		return v.began
+	}
+	return time.Time{}
 }
 
 // recovered reports, with f.mu held, whether the last failure may be forgotten.
@@ -115,10 +126,11 @@ func (f *fresh[T]) join(ctx context.Context, due func(now time.Time) bool) (*att
 	if f.attempt != nil {
 		return f.attempt, nil
 	}
-	if !due(f.now()) {
+	now := f.now()
+	if !due(now) {
 		return nil, f.failure
 	}
-	a := &attempt[T]{done: make(chan struct{})}
+	a := &attempt[T]{began: now, done: make(chan struct{})}
 	f.attempt = a
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), upstreamTimeout)
@@ -134,7 +146,7 @@ func (f *fresh[T]) finish(a *attempt[T]) {
 	defer f.mu.Unlock()
 	f.attempt, f.failure, f.ended = nil, a.err, f.now()
 	if a.err == nil {
-		f.current.Store(&version[T]{value: a.value, loaded: f.ended})
+		f.current.Store(&version[T]{value: a.value, began: a.began, loaded: f.ended})
 	} else if v := f.current.Load(); v != nil {
 		f.logger.Warn("cannot load a newer version, the old one stays in use",
 			slog.Duration("age", f.ended.Sub(v.loaded)), slog.Any("error", a.err))

@@ -192,7 +192,7 @@ func (v *JWTVerifier) Verdict(ctx context.Context, token string) (Verdict, error
 		return Verdict{}, refuse("Token is malformed", fmt.Errorf("signature: %w", err))
 	}
 	until := v.config.Now().Add(maxVerdict)
-	keys, err := v.keys.verify(ctx, header.keyID, header.method, func(key any) error {
+	keys, err := v.keys.verify(ctx, header.keyID, header.method, v.issued(payload), func(key any) error {
 		return header.method.Verify(t.signed, signature, key)
 	})
 	switch {
@@ -218,6 +218,15 @@ func (v *JWTVerifier) Verdict(ctx context.Context, token string) (Verdict, error
 		}
 		return nil
 	}}, nil
+}
+
+// issued is the latest time at which the token was made, by our clock, zero if it
+// does not tell. Its dates have been checked.
+func (v *JWTVerifier) issued(payload claims) time.Time {
+	if at, err := payload.time("iat"); err == nil && !at.IsZero() {
+		return at.Add(v.config.Skew)
+	}
+	return time.Time{}
 }
 
 // joseHeader is what counts of a JOSE header that was found good.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
@@ -244,11 +245,14 @@ func (s *keySource) address(ctx context.Context) (string, error) {
 // verify calls check with each key that the token may be signed with until one
 // of them verifies it. If the JWKS at hand lacks the key, it is loaded anew,
 // throttled. The error is oauth.ErrInvalidToken, or
-// oauth.ErrTemporarilyUnavailable if the keys cannot be loaded.
+// oauth.ErrTemporarilyUnavailable if the keys cannot be loaded, or are too old to
+// tell: the issuer may have a new key since, and anybody can use up the throttle
+// with a key id of his own. issued is the latest time at which the token may have
+// been signed by our clock, zero if it does not tell.
 //
 // The returned set is the one that decided, nil if none did: then the JWKS could
-// not be loaded, or has no such key.
-func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMethod, check func(key any) error) (*keySet, error) {
+// not be loaded, is too old, or has no such key.
+func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMethod, issued time.Time, check func(key any) error) (*keySet, error) {
 	set, err := s.document.get(ctx)
 	if err != nil {
 		return nil, err
@@ -258,7 +262,7 @@ func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMet
 	if err == nil || known && id != "" {
 		return set, err
 	}
-	newer, loadErr := s.document.renew(ctx)
+	newer, asked, loadErr := s.document.renew(ctx)
 	switch {
 	case loadErr != nil && known:
 		return set, err // keys that were tried are answer enough
@@ -267,7 +271,11 @@ func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMet
 	case newer != set:
 		known, err = newer.verify(id, method, check)
 	}
-	if !known {
+	switch {
+	case err != nil && !asked && (issued.IsZero() || !issued.Before(s.document.began())):
+		return nil, oauth.ErrTemporarilyUnavailable.
+			Describe("The key of the token is not known, and the authorization server was asked for its keys a moment ago. Try again later.").Because(err)
+	case !known:
 		return nil, err
 	}
 	return newer, err
