@@ -87,6 +87,7 @@ func (p *AuthProvider) authenticate(w http.ResponseWriter, r *http.Request) (cad
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 		p.logger.Warn("a request with a token in its URL is left out of the access log", zap.String("client_ip", clientIP(r)), zap.String("path", original.Path))
 	}
+	p.site.takeOver(r)
 	decision, admitted := p.site.guard.Check(w, r, original)
 	if !admitted {
 		return caddyauth.User{}, false, nil
@@ -94,6 +95,7 @@ func (p *AuthProvider) authenticate(w http.ResponseWriter, r *http.Request) (cad
 	if decision.Info == nil { // no path is outside of the resource
 		return caddyauth.User{}, false, errors.New("the request was not checked")
 	}
+	p.site.handOn(r)
 	if err := p.forward(r, decision); err != nil {
 		var refusal *oauth.Error
 		if !errors.As(err, &refusal) {

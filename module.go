@@ -291,6 +291,7 @@ func (a *App) registerSite(name string, config any, build func() (*site, error))
 	}
 	s.app, s.name = a, name
 	a.sites[name] = &registeredSite{site: s, config: data}
+	a.noteShared(s)
 	return s, nil
 }
 

@@ -41,13 +41,16 @@ func (h *served) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 
 // guard lets a request pass to next if it may.
 func (h *served) guard(w http.ResponseWriter, r *http.Request, original *url.URL, next caddyhttp.Handler) error {
+	taken := h.site.takeOver(r)
 	decision, admitted := h.site.guard.Check(w, r, original)
 	if !admitted {
 		return nil
 	}
 	if !decision.Guarded {
+		taken.restore(r)
 		return next.ServeHTTP(w, r)
 	}
+	h.site.handOn(r)
 	setUser(r, decision.Info)
 	h.setCaller(r, decision)
 	if err := h.forward(r, decision); err != nil {

@@ -64,6 +64,9 @@ type site struct {
 	// probes are the resources' metadata URLs on this site's origin.
 	probes []string
 
+	// shared tells that there are other handlers of ours for the same host.
+	shared atomic.Bool
+
 	needsKeys  bool
 	needsStore bool
 	start      []func()
@@ -86,7 +89,11 @@ func (s *site) endpoint(path string) http.Handler {
 	if h, ok := s.mirror[strings.TrimSuffix(path, "/")]; ok {
 		return h
 	}
-	return s.guard.Metadata(path)
+	metadata := s.guard.Metadata(path)
+	if metadata != nil && s.describedElsewhere(path) {
+		return nil
+	}
+	return metadata
 }
 
 func notOffered(w http.ResponseWriter, r *http.Request) {

@@ -108,6 +108,15 @@ func NewGuard(config GuardConfig) (*Guard, error) {
 	return g, nil
 }
 
+// NotAlone tells the guard, before its first request, that there are resources of
+// other guards at its origin. The audience of a token is then not taken for a
+// resource above it.
+func (g *Guard) NotAlone() {
+	for _, res := range g.resources {
+		res.notAlone.Store(true)
+	}
+}
+
 // checkTogether checks what concerns more than one resource.
 func (g *Guard) checkTogether() error {
 	identifiers := make([]string, 0, len(g.resources))

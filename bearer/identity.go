@@ -37,6 +37,21 @@ func isIdentityName(name string) bool {
 	return false
 }
 
+// IdentityHeaders returns the headers of h that StripIdentity would remove, nil if
+// there are none.
+func IdentityHeaders(h http.Header) http.Header {
+	var found http.Header
+	for name, values := range h {
+		if isIdentityName(name) {
+			if found == nil {
+				found = http.Header{}
+			}
+			found[name] = values
+		}
+	}
+	return found
+}
+
 func hasFoldedPrefix(name, prefix string) bool {
 	if len(name) < len(prefix) {
 		return false

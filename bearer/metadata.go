@@ -33,6 +33,12 @@ func (g *Guard) Metadata(path string) http.Handler {
 	return (*metadataDocument)(nil)
 }
 
+// HasMetadata reports whether a resource has its document at the path.
+func (g *Guard) HasMetadata(path string) bool {
+	below, ok := strings.CutPrefix(path, metadataRoot)
+	return ok && g.documents[strings.TrimSuffix(below, "/")] != nil
+}
+
 // metadataDocument serves one document; nil serves the 404.
 type metadataDocument struct{ body []byte }
 

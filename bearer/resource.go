@@ -107,6 +107,8 @@ type guardedResource struct {
 	// alone, if the guard has no other resource, knows the further forms of the
 	// identifier that can then mean nothing else.
 	alone *oauth.ResourceSet
+	// notAlone is set where those forms may mean the resource of another guard.
+	notAlone atomic.Bool
 }
 
 type scopeRule struct {
@@ -402,7 +404,7 @@ func (g *guardedResource) acceptsAudience(audience string) bool {
 			return true
 		}
 	}
-	if g.alone == nil || len(g.Audiences) > 0 {
+	if g.alone == nil || g.notAlone.Load() || len(g.Audiences) > 0 {
 		return false
 	}
 	_, ok := g.alone.Canonical(audience)
