@@ -18,7 +18,11 @@ func parseAnswer(d *caddyfile.Dispenser, resource *Resource, seen once) error {
 		resource.SessionBindingOff = !on
 		return err
 	case "stream_grace":
-		return duration(d, &resource.StreamGrace)
+		grace, err := durationOrNone(d)
+		if err == nil {
+			resource.StreamGrace = *grace
+		}
+		return err
 	default: // lists
 		var what string
 		if err := value(d, &what); err != nil {

@@ -236,17 +236,32 @@ func parseRegistration(d *caddyfile.Dispenser) (*Registration, error) {
 	return registration, nil
 }
 
-// duration reads a setting's only argument, a time such as 30s or 7d.
+// duration reads a setting's only argument, a time such as 30s or 7d. It is not 0,
+// which in JSON means the default.
 func duration(d *caddyfile.Dispenser, target *caddy.Duration) error {
+	name := d.Val()
+	parsed, err := durationOrNone(d)
+	if err != nil {
+		return err
+	}
+	if *parsed == 0 {
+		return d.Errf("%s cannot be 0; write for example 30s or 15m, or leave it out for the default", name)
+	}
+	*target = *parsed
+	return nil
+}
+
+// durationOrNone is duration for a setting of which 0 means none.
+func durationOrNone(d *caddyfile.Dispenser) (*caddy.Duration, error) {
 	name := d.Val()
 	var text string
 	if err := value(d, &text); err != nil {
-		return err
+		return nil, err
 	}
 	parsed, err := caddy.ParseDuration(text)
 	if err != nil || parsed < 0 {
-		return d.Errf("%s: %q is no time; write for example 30s or 15m", name, text)
+		return nil, d.Errf("%s: %q is no time; write for example 30s or 15m", name, text)
 	}
-	*target = caddy.Duration(parsed)
-	return nil
+	target := caddy.Duration(parsed)
+	return &target, nil
 }

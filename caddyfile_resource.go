@@ -1,6 +1,8 @@
 package mcpauth
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -61,7 +63,7 @@ func parseResource(d *caddyfile.Dispenser) (*Resource, error) {
 			return nil, d.Errf("%s is no setting of resource; there are name, documentation, scopes, require, implies, path, tool, prompt, uri, method, allow, when, body_limit, mcp_headers, upgrade, describe, origins, forward, session_binding, stream_grace, lists and default", d.Val())
 		}
 	}
-	if err := resource.check(); err != nil {
+	if err := cmp.Or(resource.check(), resource.checkBelowURL()); err != nil {
 		return nil, start.errorf("%s", err)
 	}
 	return resource, nil
@@ -88,7 +90,11 @@ func resourceSetting(d *caddyfile.Dispenser, resource *Resource, seen once) (boo
 		if err := values(d, &resource.Require); err != nil {
 			return true, err
 		}
-		if len(resource.Require) == 1 && resource.Require[0] == "none" {
+		switch {
+		case !slices.Contains(resource.Require, "none"):
+		case len(resource.Require) > 1:
+			return true, d.Errf("require none stands alone; write the scopes that every request needs, or none")
+		default:
 			resource.Require = []string{}
 		}
 		return true, nil
@@ -180,7 +186,7 @@ func parseBearer(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if handler.Resource.Forward.kind() == "upstream_token" {
 		return nil, start.errorf("mcp_bearer: %s", errNoUpstreamToken)
 	}
-	if err := handler.check(); err != nil {
+	if err := cmp.Or(handler.check(), handler.Resource.checkBelowURL()); err != nil {
 		return nil, start.errorf("%s", err)
 	}
 	return h.NewRoute(nil, handler), nil

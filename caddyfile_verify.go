@@ -80,7 +80,7 @@ func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "require_typ":
 			err = value(d, &v.RequireType)
 		case "skew":
-			err = duration(d, &v.Skew)
+			v.Skew, err = durationOrNone(d)
 		case "require_expiry":
 			err = requireExpiry(d, &v.ExpiryPolicy)
 		default:
@@ -101,6 +101,7 @@ func (v *JWTVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		client_secret <secret>
 //		client_auth basic | post
 //		issuer <url>
+//		user_claim <member>
 //		cache <duration>
 //		require_expiry on | off
 //	}
@@ -126,12 +127,19 @@ func (v *IntrospectionVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error
 			err = value(d, &v.ClientAuth)
 		case "issuer":
 			err = value(d, &v.Issuer)
+		case "user_claim":
+			err = value(d, &v.UserClaim)
 		case "cache":
-			err = duration(d, &v.Cache)
+			start := here(d)
+			if v.Cache, err = durationOrNone(d); err == nil {
+				if err = v.check(); err != nil {
+					err = start.errorf("%s", err)
+				}
+			}
 		case "require_expiry":
 			err = requireExpiry(d, &v.ExpiryPolicy)
 		default:
-			err = d.Errf("%s is no setting of verify introspection; there are url, client_id, client_secret, client_auth, issuer, cache and require_expiry", name)
+			err = d.Errf("%s is no setting of verify introspection; there are url, client_id, client_secret, client_auth, issuer, user_claim, cache and require_expiry", name)
 		}
 		if err != nil {
 			return err
@@ -194,7 +202,7 @@ func (v *UserinfoVerifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "issuer":
 			err = value(d, &v.Issuer)
 		case "cache":
-			err = duration(d, &v.Cache)
+			v.Cache, err = durationOrNone(d)
 		default:
 			err = d.Errf("%s is no setting of verify userinfo; there are url, client_id, client_secret, client_claim, any_client, user_claim, scopes, scope_claim, prefixes, issuer and cache", name)
 		}

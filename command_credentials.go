@@ -1,9 +1,11 @@
 package mcpauth
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,7 +29,7 @@ there, if it has a page for that.`,
 			cmd.SilenceUsage = true
 			resource, file, err := openCredential(args[0], path)
 			if err != nil {
-				return err
+				return removeUnreadable(cmd.ErrOrStderr(), resource, path, err)
 			}
 			unlock, err := file.Lock(cmd.Context()) // Caddy may be refreshing it
 			if err != nil {
@@ -47,6 +49,56 @@ there, if it has a page for that.`,
 	}
 	cmd.Flags().StringVar(&path, "out", "", "The file, if login was given one")
 	return cmd
+}
+
+// removeUnreadable deletes a file that cannot be used for the reason err, if it is
+// a credential of the server for all that can be seen.
+func removeUnreadable(out io.Writer, resource, path string, err error) error {
+	if resource == "" {
+		return err
+	}
+	if path == "" {
+		path = credentialPath(resource)
+	}
+	if deletable(path, resource) != nil {
+		return err
+	}
+	if errRemove := os.Remove(path); errRemove != nil {
+		return errors.Join(err, errRemove)
+	}
+	_, err = fmt.Fprintf(out, "Deleted %s, which could not be used (%s).\n", path, err)
+	return err
+}
+
+// deletable returns an error if the file is not, or may not be, a credential of
+// the resource: one of another server, or something else altogether that --out
+// names by mistake.
+func deletable(path, resource string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("it is not a file")
+	}
+	if path == credentialPath(resource) || info.Size() == 0 {
+		return nil
+	}
+	if info.Size() > 1<<20 {
+		return errors.New("it is larger than a credential")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var content struct {
+		ServerURL string `json:"server_url"`
+	}
+	if json.Unmarshal(data, &content) == nil && content.ServerURL != "" && content.ServerURL != resource ||
+		!bytes.HasPrefix(bytes.TrimSpace(data), []byte(`{`)) || !bytes.Contains(data[:min(len(data), 200)], []byte(`"version"`)) {
+		return errors.New("it is not a credential of " + resource)
+	}
+	return nil
 }
 
 // listCommand shows the stored credentials, without any token.

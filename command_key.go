@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +62,16 @@ func newKey(entry bearer.APIKey, expires, hmacKey string) (bearer.APIKey, string
 	if entry.User == "" {
 		return entry, "", errors.New("--user is needed: whom does the key act for?")
 	}
+	for name, value := range map[string]string{"--user": entry.User, "--client": entry.Client} {
+		if strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value) {
+			return entry, "", fmt.Errorf("%s: %q has characters that cannot be seen: write the name as tokens would have it", name, value)
+		}
+	}
+	for _, resource := range entry.Resources {
+		if u, err := url.Parse(resource); err != nil || u.Host == "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+			return entry, "", fmt.Errorf("--resource: %q is no URL: write that of a resource, such as https://mcp.example.com/mcp", resource)
+		}
+	}
 	made, token := bearer.NewAPIKey()
 	entry.ID, entry.Hash = made.ID, made.Hash
 	if hmacKey != "" {
@@ -70,6 +84,9 @@ func newKey(entry bearer.APIKey, expires, hmacKey string) (bearer.APIKey, string
 			entry.Expires = time.Now().Add(d).UTC().Truncate(time.Second)
 		} else if entry.Expires, err = bearer.ParseKeyExpiry(expires); err != nil {
 			return entry, "", fmt.Errorf("--expires: write for example 2160h or 2027-01-31")
+		}
+		if !entry.Expires.After(time.Now()) {
+			return entry, "", fmt.Errorf("--expires: %s is over: write a time to come", expires)
 		}
 	}
 	// What the verifier would refuse is found here.

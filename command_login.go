@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -55,6 +58,8 @@ runs the command: run it as the user that Caddy runs as, or name a file with
 the file. Caddy, which replaces the tokens in it when they expire, must be able
 to write there.
 
+Each login registers a client of its own, unless --client-id names one.
+
 Tokens are never printed. The exit status is 0 if you are signed in, else 1;
 what was stored before is then kept.`,
 		Args: oneURL("login"),
@@ -93,39 +98,33 @@ func oneURL(command string) cobra.PositionalArgs {
 func (o *loginOptions) login(ctx context.Context, server string, out io.Writer) error {
 	resource, file, err := openCredential(server, o.file)
 	if err != nil {
-		return err
+		return o.explainFile(resource, err)
+	}
+	if err := checkWritable(ctx, file); err != nil {
+		return fmt.Errorf("the credential could not be stored in %s: %w", file.Path(), err)
 	}
 	client, err := o.client()
 	if err != nil {
 		return err
 	}
-	fresh := authclient.NewMemoryStore()
-	if client == nil { // the one of the last login, if there is one
-		known, err := file.ClientInformation(ctx, o.issuer)
-		if err != nil {
-			return err
-		}
-		if known != nil {
-			if err := fresh.SaveClientInformation(ctx, known); err != nil {
-				return err
-			}
-		}
-	}
-	loopback, err := authclient.NewLoopback(fresh, authclient.LoopbackOptions{
-		Metadata:  oauth.ClientMetadata{ClientName: "Caddy", Scope: strings.Join(o.scopes, " ")},
-		Client:    client,
-		Port:      o.port,
-		NoBrowser: o.noBrowser,
-		Output:    out,
-		Timeout:   o.timeout,
-	})
+	known, err := file.ClientInformation(ctx, o.issuer)
 	if err != nil {
 		return err
 	}
-	defer loopback.Close()
-	result, err := authclient.Login(ctx, loopback, authclient.Options{
-		ServerURL: resource, Scope: strings.Join(o.scopes, " "), ExpectedIssuer: o.issuer, AllowOrigins: o.allowOrigins, ForceReauthorization: true,
-	})
+	// A client that was registered for a login is not used for another one: the
+	// server may compare its redirect URI with the port, or have forgotten it, and
+	// says that only to the person in the browser.
+	mayReuse := client == nil && known != nil
+	if mayReuse && len(known.RedirectURIs) == 0 {
+		client = known // that of --client-id
+	}
+	result, fresh, err := o.signIn(ctx, resource, client, o.port, out)
+	if mayReuse && client == nil && (errors.Is(err, authclient.ErrRegistrationRejected) || errors.Is(err, authclient.ErrIncompatible)) {
+		if port := portOf(known); port != 0 && (o.port == 0 || o.port == port) {
+			_, _ = fmt.Fprintf(out, "No new client can be registered, so that of the last login is used.\n")
+			result, fresh, err = o.signIn(ctx, resource, known, port, out)
+		}
+	}
 	if err != nil {
 		return explainLogin(resource, err)
 	}
@@ -133,6 +132,68 @@ func (o *loginOptions) login(ctx context.Context, server string, out io.Writer) 
 		return fmt.Errorf("the sign-in has succeeded, but the credential could not be stored in %s: %w", file.Path(), err)
 	}
 	printLogin(out, resource, file.Path(), result)
+	return nil
+}
+
+// signIn waits for the person in the browser. Without a client one is registered.
+func (o *loginOptions) signIn(ctx context.Context, resource string, client *authclient.ClientInformation, port int, out io.Writer) (authclient.Result, authclient.Store, error) {
+	fresh := authclient.NewMemoryStore()
+	loopback, err := authclient.NewLoopback(fresh, authclient.LoopbackOptions{
+		Metadata:  oauth.ClientMetadata{ClientName: "Caddy", Scope: strings.Join(o.scopes, " ")},
+		Client:    client,
+		Port:      port,
+		NoBrowser: o.noBrowser,
+		Output:    out,
+		Timeout:   o.timeout,
+	})
+	if err != nil {
+		return authclient.Result{}, nil, err
+	}
+	defer loopback.Close()
+	result, err := authclient.Login(ctx, loopback, authclient.Options{
+		ServerURL: resource, Scope: strings.Join(o.scopes, " "), ExpectedIssuer: o.issuer, AllowOrigins: o.allowOrigins, ForceReauthorization: true,
+	})
+	if err == nil && client == nil && result.Client != nil && len(result.Client.RedirectURIs) == 0 {
+		registered := *result.Client // by a server that does not repeat them
+		registered.RedirectURIs = []string{loopback.RedirectURL()}
+		result.Client = &registered
+	}
+	return result, fresh, err
+}
+
+// portOf is the port that a client was registered with, 0 if there is none.
+func portOf(client *authclient.ClientInformation) int {
+	for _, redirect := range client.RedirectURIs {
+		if u, err := url.Parse(redirect); err == nil && u.Hostname() == "127.0.0.1" {
+			if port, err := strconv.Atoi(u.Port()); err == nil {
+				return port
+			}
+		}
+	}
+	return 0
+}
+
+// lockWait is how long the check of a file waits for a Caddy that renews it.
+const lockWait = 2 * time.Second
+
+// checkWritable finds out before the sign-in that a file cannot be written.
+func checkWritable(ctx context.Context, file *authclient.FileStore) error {
+	probe, err := os.CreateTemp(filepath.Dir(file.Path()), ".mcp-auth-*")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	unlock, err := file.Lock(ctx)
+	switch {
+	case err == nil:
+		unlock()
+	case ctx.Err() == nil: // else somebody has it
+		return err
+	}
 	return nil
 }
 
@@ -148,7 +209,7 @@ func openCredential(server, path string) (resource string, _ *authclient.FileSto
 	}
 	file, err := authclient.OpenFileStore(path, authclient.FileOptions{ServerURL: resource})
 	if err != nil {
-		return "", nil, fmt.Errorf("credential file: %w", err)
+		return resource, nil, fmt.Errorf("credential file: %w", err)
 	}
 	return resource, file, nil
 }
@@ -203,6 +264,20 @@ func keepLogin(ctx context.Context, file *authclient.FileStore, fresh authclient
 		}
 	}
 	return file.SaveTokens(ctx, result.Tokens)
+}
+
+// explainFile adds how to get rid of a file that cannot be used.
+func (o *loginOptions) explainFile(resource string, err error) error {
+	path, command := o.file, "caddy mcp-auth logout "+resource
+	if path == "" {
+		path = credentialPath(resource)
+	} else {
+		command += " --out " + path
+	}
+	if resource == "" || deletable(path, resource) != nil {
+		return err
+	}
+	return fmt.Errorf("%w; to delete the file: %s", err, command)
 }
 
 // explainLogin adds what helps with the errors that people meet first.

@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -284,6 +285,14 @@ func (r *Resource) check() error {
 		if err := checkScopes("path", p.Scopes); err != nil {
 			return err
 		}
+		if err := r.checkPathPattern(p.Path, cmp.Or(r.Path, "/")); err != nil {
+			return err
+		}
+	}
+	if r.Documentation != "" && !hasPlaceholder(r.Documentation) {
+		if err := bearer.CheckDocumentation(r.Documentation); err != nil {
+			return fmt.Errorf("resource %s: %w", r.label(), err)
+		}
 	}
 	if r.StreamGrace < 0 {
 		return fmt.Errorf("stream_grace: write how long a stream may outlive its token, for example stream_grace 5m")
@@ -303,6 +312,32 @@ func (r *Resource) check() error {
 		}
 	}
 	return r.Forward.check()
+}
+
+// checkPathPattern finds what is wrong with a path rule of a resource at a path.
+func (r *Resource) checkPathPattern(pattern, path string) error {
+	if hasPlaceholder(pattern) || hasPlaceholder(r.label()) {
+		return nil
+	}
+	if err := bearer.CheckPathPattern(pattern, path); err != nil {
+		return fmt.Errorf("resource %s: %w", r.label(), err)
+	}
+	return nil
+}
+
+// checkBelowURL finds path rules that lie outside of the path of the resource's
+// URL. An authentication provider guards other paths, too.
+func (r *Resource) checkBelowURL() error {
+	u, err := url.Parse(r.URL)
+	if err != nil || r.URL == "" {
+		return nil // said elsewhere
+	}
+	for _, p := range r.Paths {
+		if err := r.checkPathPattern(p.Path, cmp.Or(u.Path, "/")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // label names the resource in messages.

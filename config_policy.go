@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
@@ -62,7 +64,8 @@ type ResourceAllowRule struct {
 	AllowRule
 	// Claim is the name of a claim of the token; dots lead into objects.
 	Claim string `json:"claim,omitempty"`
-	// Value is what the claim is, or holds if it is a list.
+	// Value is what the claim is, or holds if it is a list. A number is written in
+	// decimal digits.
 	Value string `json:"value,omitempty"`
 }
 
@@ -220,15 +223,33 @@ func tokenIdentity(info *oauth.TokenInfo) *idp.Identity {
 // fits reports whether the claim is the value, or a list that holds it.
 func (r *ResourceAllowRule) fits(claims map[string]any) bool {
 	switch value := claimAt(claims, r.Claim).(type) {
+	case []string:
+		return slices.Contains(value, r.Value)
+	case []any:
+		return slices.ContainsFunc(value, r.is)
+	default:
+		return r.is(value)
+	}
+}
+
+// maxExactFloat is the first whole number whose neighbours a float64 lacks.
+const maxExactFloat = 1 << 53
+
+// is compares one value. A number is its shortest decimal form, so that 42.0 is 42.
+func (r *ResourceAllowRule) is(value any) bool {
+	switch value := value.(type) {
 	case string:
 		return value == r.Value
 	case bool:
-		return r.Value == "true" && value || r.Value == "false" && !value
+		return strconv.FormatBool(value) == r.Value
+	case int64:
+		return strconv.FormatInt(value, 10) == r.Value
+	case float64:
+		return math.Abs(value) < maxExactFloat && strconv.FormatFloat(value, 'f', -1, 64) == r.Value
 	case json.Number:
 		return value.String() == r.Value
-	default:
-		return slices.Contains(textClaims(value), r.Value)
 	}
+	return false
 }
 
 // claimAt is the claim of that name, or else the one that the name leads to, its

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -39,11 +40,13 @@ func answerProbe(r *http.Request, s *site) bool {
 // matcher or behind something that answers first, clients would not find their
 // way, and worse, the guard might be bypassed: the operator is told.
 func (a *App) probe(ctx context.Context) {
-	// The HTTP app may start after this one.
-	select {
-	case <-ctx.Done():
-		return
-	case <-time.After(100 * time.Millisecond):
+	// The HTTP app may start after this one, and its servers change until it has.
+	for !a.isActive() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 	servers := a.httpServers()
 	a.sitesMu.Lock()
@@ -63,6 +66,16 @@ func (a *App) probe(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// isActive reports whether the configuration of this app runs, all of it.
+func (a *App) isActive() bool {
+	active := caddy.ActiveContext()
+	if active.Context == nil {
+		return false
+	}
+	module, err := active.AppIfConfigured("mcp_auth")
+	return err == nil && module == caddy.App(a)
 }
 
 // reaches reports whether a request for rawURL to one of the servers ends at s.

@@ -245,6 +245,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return response, nil
 	}
+	var body *keptBody
+	if _, users := t.source.(*userGrants); users { // who may have to be told
+		body = keepBody(out)
+	}
 	trip := &trip{context: r.Context()}
 	resp, err := client.RoundTrip(out.WithContext(trip.alone()))
 	switch {
@@ -255,12 +259,16 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	case r.Context().Err() != nil:
 		return nil, err
 	}
-	err = client.failed(r, err)
+	if trip.scope && (errors.Is(err, oauth.ErrInvalidScope) || errors.Is(err, oauth.ErrAccessDenied)) {
+		// What this caller needs is not to be had; the others have what they need.
+		err = fmt.Errorf("%w: %w", authclient.ErrInsufficientScope, err)
+	}
+	err = client.failed(r.Context(), err)
 	if !trip.sent { // the proxy, whose body it is, keeps it open
 		return t.explain(r, err), nil
 	}
 	bare := *r
-	bare.Body = nil // it may be under way still
+	bare.Body = body.again() // that of r may be under way still
 	return t.explain(&bare, err), nil
 }
 
@@ -317,6 +325,8 @@ type trip struct {
 	// ended.
 	sent bool
 	err  error
+	// scope tells that the server wanted more scope.
+	scope bool
 }
 
 type tripKey struct{}
@@ -355,6 +365,9 @@ func (s server) RoundTrip(r *http.Request) (*http.Response, error) {
 	trip.sent = true
 	resp, err := s.RoundTripper.RoundTrip(r.WithContext(fullContext{r.Context(), trip.context}))
 	trip.err = err
+	if err == nil && resp.StatusCode == http.StatusForbidden && oauth.ExtractChallengeParams(resp.Header).Error == oauth.ErrInsufficientScope.Code {
+		trip.scope = true
+	}
 	return resp, err
 }
 
@@ -368,20 +381,9 @@ type tokenSource interface {
 // remoteClient sends requests with a token.
 type remoteClient interface {
 	http.RoundTripper
-	// failed is told that there was no token for a request. It returns what there
-	// is to say about that.
-	failed(r *http.Request, err error) error
-}
-
-// grantClient sends requests in the name of one grant.
-type grantClient struct {
-	*authclient.Transport
-	store *patientStore
-}
-
-func (c *grantClient) failed(r *http.Request, err error) error {
-	c.store.failed(r.Context(), err)
-	return err
+	// failed is told that there was no token for a request, whose context ctx is.
+	// It returns what there is to say about that.
+	failed(ctx context.Context, err error) error
 }
 
 // oneSource is the source of a proxy that has one grant for all callers. It is

@@ -53,7 +53,11 @@ func (t *Transport) explain(r *http.Request, err error) *http.Response {
 	if errors.As(err, &remembered) {
 		log = t.logger.Debug // it is in the log already
 	}
-	log("there is no token for the MCP server", zap.String("resource", t.origin), zap.Error(err))
+	message := "there is no token for the MCP server"
+	if errors.Is(err, authclient.ErrInsufficientScope) {
+		log, message = t.logger.Warn, "the MCP server wants more scope than this proxy can get"
+	}
+	log(message, zap.String("resource", t.origin), zap.Error(err))
 	var endpoint *authclient.EndpointError
 	switch {
 	case errors.Is(err, authclient.ErrBodyNotReplayable):

@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -148,7 +149,7 @@ func (a *tokenAdder) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a.next.RoundTrip(out)
 }
 
-func (*tokenAdder) failed(_ *http.Request, err error) error { return err }
+func (*tokenAdder) failed(_ context.Context, err error) error { return err }
 
 // callerError is one about which the caller, and not the operator, has to do
 // something.

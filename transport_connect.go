@@ -9,9 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,14 +28,18 @@ const (
 	connectPath = "/connect/"
 	// connectTime is how long a user has at the remote authorization server.
 	connectTime = 10 * time.Minute
+	// browserIDSize is the length of the cookie's value, in characters.
+	browserIDSize = 52
 )
 
 // connectPage is the page on which a user of the site gives this Caddy a grant at
 // a remote server. Who the user is comes from a sign-in at the site, never from
 // the link, so that nobody can have somebody else connect an account for him.
 //
-// The way back is bound to the browser, by a cookie that leads to the user, and
-// to the request, by the state that Auth compares.
+// The way back is bound three times: to the browser by a cookie, to the request
+// by its state, of which several may be under way in one browser, and to the user
+// who is signed in then. The sign-in's cookie does not come along from another
+// site, so the browser takes one step more, from our page to our page.
 type connectPage struct {
 	t    *Transport
 	r    *RemoteServer
@@ -60,7 +66,13 @@ func newConnectPage(t *Transport, r *RemoteServer, s *site) (*connectPage, error
 	}
 	p := &connectPage{
 		t: t, r: r, site: s, url: base.String(), callback: base.String() + "/callback", path: base.Path,
-		cookie: "mcp_r_" + id, secure: base.Scheme == "https", logger: t.logger,
+		secure: base.Scheme == "https", logger: t.logger,
+	}
+	// On loopback many servers share one host and its cookies.
+	where := sha256.Sum256([]byte(p.url))
+	p.cookie = "mcp_r_" + hex.EncodeToString(where[:6])
+	if p.secure { // __Host- keeps other hosts of the domain from setting it
+		p.cookie = "__Host-" + p.cookie
 	}
 	config, err := json.Marshal(r)
 	if err != nil {
@@ -72,7 +84,7 @@ func newConnectPage(t *Transport, r *RemoteServer, s *site) (*connectPage, error
 	}
 	p.config = config
 	for path, handler := range map[string]http.Handler{
-		p.path: s.signedIn(p.begin), p.path + "/callback": http.HandlerFunc(p.finish),
+		p.path: s.signedIn(p.begin), p.path + "/callback": http.HandlerFunc(p.arrive), p.path + "/finish": s.signedIn(p.finish),
 	} {
 		if s.extra[path] != nil {
 			return nil, fmt.Errorf("user: another proxy behind %s has the users' grants at %s with other settings; make them equal", s.issuer, r.Resource)
@@ -84,68 +96,194 @@ func newConnectPage(t *Transport, r *RemoteServer, s *site) (*connectPage, error
 		s.connects = make(map[string]*connectPage)
 	}
 	s.connects[p.path] = p
+	others := s.stripCookies
+	s.stripCookies = func(r *http.Request) {
+		if others != nil {
+			others(r)
+		}
+		removeCookie(r, p.cookie)
+	}
 	return p, nil
+}
+
+// pendingConnect is what is kept of a login until the user comes back.
+type pendingConnect struct {
+	Subject   string                        `json:"subject"`
+	Verifier  string                        `json:"verifier"`
+	Client    *authclient.ClientInformation `json:"client,omitempty"`
+	Discovery *authclient.DiscoveryState    `json:"discovery"`
 }
 
 // begin sends the user to the remote authorization server.
 func (p *connectPage) begin(w http.ResponseWriter, r *http.Request, subject string) {
-	result, err := p.auth(r.Context(), subject, nil)
-	if err != nil {
-		p.fail(w, err)
-		return
+	login := &connectLogin{Store: authclient.NewMemoryStore(), clients: newGrantStore(p.t.grants(p.r), "client")}
+	result, err := p.auth(r.Context(), login, nil)
+	if err == nil && result.Status != authclient.Redirect {
+		err = errors.New("the authorization server did not ask for the user")
 	}
-	if result.Status != authclient.Redirect {
-		p.fail(w, errors.New("the authorization server did not ask for the user"))
-		return
+	browser := p.browser(r)
+	if browser == "" {
+		browser = rand.Text() + rand.Text()
 	}
-	browser := rand.Text() + rand.Text()
-	opened, err := p.t.grants(p.r)()
 	if err == nil {
-		err = opened.Put(r.Context(), pendingKey(browser), []byte(subject), connectTime)
+		pending := pendingConnect{Subject: subject, Client: p.registered(result)}
+		err = p.keep(r.Context(), browser, result.AuthorizationURL.Query().Get("state"), pending, login)
 	}
 	if err != nil {
 		p.fail(w, err)
 		return
 	}
-	p.setCookie(w, browser, connectTime)
+	http.SetCookie(w, &http.Cookie{
+		Name: p.cookie, Value: browser, Path: "/", MaxAge: int(connectTime / time.Second),
+		Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
 	w.Header().Set("Location", result.AuthorizationURL.String())
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// finish receives the user, whose browser has the cookie of begin.
-func (p *connectPage) finish(w http.ResponseWriter, r *http.Request) {
+// keep stores a login that has been begun.
+func (p *connectPage) keep(ctx context.Context, browser, state string, pending pendingConnect, login authclient.Store) (err error) {
+	if pending.Verifier, err = login.CodeVerifier(ctx); err != nil {
+		return err
+	}
+	if pending.Discovery, err = login.DiscoveryState(ctx); err != nil {
+		return err
+	}
+	data, err := json.Marshal(pending)
+	if err != nil {
+		return err
+	}
+	opened, err := p.t.grants(p.r)()
+	if err != nil {
+		return err
+	}
+	return opened.Put(ctx, pendingKey(browser, state), data, connectTime)
+}
+
+// arrive receives the user, whose browser has the cookie of begin, and leads on
+// to the page that knows who is signed in.
+func (p *connectPage) arrive(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
 		p.write(w, http.StatusMethodNotAllowed, "This page is where a sign-in comes back to.")
 		return
 	}
 	callback, err := url.ParseQuery(r.URL.RawQuery)
-	subject, errSubject := p.subject(r)
-	p.setCookie(w, "", -1)
-	switch {
-	case errors.Is(errSubject, store.ErrNotFound) || err != nil:
-		p.write(w, http.StatusBadRequest, "This browser has not begun to connect an account, or took longer than 10 minutes. Begin again: "+p.url)
-		return
-	case errSubject != nil:
-		p.fail(w, errSubject)
-		return
-	}
-	result, err := p.auth(r.Context(), subject, callback)
-	if err == nil && result.Status != authclient.Authorized {
-		err = errors.New("the sign-in is not finished")
-	}
 	if err != nil {
+		p.unknown(w)
+		return
+	}
+	opened, err := p.t.grants(p.r)()
+	if err == nil {
+		_, err = opened.Get(r.Context(), pendingKey(p.browser(r), callback.Get("state")))
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		p.unknown(w)
+		return
+	case err != nil:
+		p.fail(w, err)
+		return
+	}
+	next := html.EscapeString(p.url + "/finish?" + callback.Encode())
+	h := p.headers(w)
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = io.WriteString(w, `<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=`+next+
+		`"><title>Connect your account</title><p><a href="`+next+"\">Continue</a></p></html>\n")
+}
+
+// finish redeems the code for the user who is signed in, if it is the one who
+// began in this browser.
+func (p *connectPage) finish(w http.ResponseWriter, r *http.Request, subject string) {
+	callback, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		p.unknown(w)
+		return
+	}
+	pending, err := p.take(r, callback.Get("state"))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		p.unknown(w)
+		return
+	case err != nil:
+		p.fail(w, err)
+		return
+	case pending.Subject != subject:
+		p.write(w, http.StatusForbidden, "You are signed in as somebody else than the one who began to connect an account. Begin again: "+p.url)
+		return
+	}
+	if err := p.connect(r.Context(), pending, callback); err != nil {
 		p.fail(w, err)
 		return
 	}
 	p.write(w, http.StatusOK, "Your account at "+hostOf(p.r.Resource)+" is connected. You can close this window and go back to your application.")
 }
 
-// auth takes the steps of authorization with the user's part of the store.
-func (p *connectPage) auth(ctx context.Context, subject string, callback url.Values) (authclient.Result, error) {
+// take returns the login of this browser with the state, once.
+func (p *connectPage) take(r *http.Request, state string) (*pendingConnect, error) {
+	opened, err := p.t.grants(p.r)()
+	if err != nil {
+		return nil, err
+	}
+	data, err := opened.Take(r.Context(), pendingKey(p.browser(r), state))
+	if err != nil {
+		return nil, err
+	}
+	pending := new(pendingConnect)
+	if err := json.Unmarshal(data, pending); err != nil {
+		return nil, fmt.Errorf("the stored login is damaged: %w", err)
+	}
+	return pending, nil
+}
+
+// connect ends a login, and puts the new grant in place of the user's old one.
+func (p *connectPage) connect(ctx context.Context, pending *pendingConnect, callback url.Values) error {
+	login := authclient.NewMemoryStore()
+	if pending.Client != nil {
+		if err := login.SaveClientInformation(ctx, pending.Client); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(login.SaveCodeVerifier(ctx, pending.Verifier), login.SaveDiscoveryState(ctx, pending.Discovery)); err != nil {
+		return err
+	}
+	user := userStore(p.t.grants(p.r), pending.Subject)
+	unlock, err := user.Lock(ctx) // a request may be renewing the old grant
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	result, err := p.auth(ctx, login, callback)
+	if clientRefused(err) && pending.Client != nil {
+		return errors.Join(err, user.clients.forgetClient(ctx, pending.Client.ClientID))
+	}
+	if err != nil {
+		return err
+	}
+	if result.Status != authclient.Authorized {
+		return errors.New("the sign-in is not finished")
+	}
+	found, err := login.DiscoveryState(ctx)
+	if err != nil {
+		return err
+	}
+	return user.change(ctx, func(r *remoteRecord) { r.Client, r.Tokens, r.Discovery = p.registered(result), result.Tokens, found })
+}
+
+// registered is the client of the result if it is not that of the configuration,
+// which need not be stored.
+func (p *connectPage) registered(result authclient.Result) *authclient.ClientInformation {
+	if p.r.client() != nil {
+		return nil
+	}
+	return result.Client
+}
+
+// auth takes the steps of authorization with what is kept of this login.
+func (p *connectPage) auth(ctx context.Context, login authclient.Store, callback url.Values) (authclient.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, leaseWait)
 	defer cancel()
-	web, err := authclient.NewWeb(userStore(p.t.grants(p.r), subject), authclient.WebOptions{
+	web, err := authclient.NewWeb(login, authclient.WebOptions{
 		RedirectURL: p.callback,
 		Metadata:    oauth.ClientMetadata{ClientName: "Caddy at " + hostOf(p.site.base), Scope: oauth.JoinScope(p.r.Scopes)},
 		Client:      p.r.client(),
@@ -160,28 +298,17 @@ func (p *connectPage) auth(ctx context.Context, subject string, callback url.Val
 	return authclient.Auth(ctx, web, o)
 }
 
-// subject returns the user who began in this browser. It works once.
-func (p *connectPage) subject(r *http.Request) (string, error) {
-	found := r.CookiesNamed(p.cookie)
-	if len(found) != 1 || found[0].Value == "" || len(found[0].Value) > 128 {
-		return "", store.ErrNotFound
+// browser is the value of this browser's cookie, "" if there is none.
+func (p *connectPage) browser(r *http.Request) string {
+	if found := r.CookiesNamed(p.cookie); len(found) == 1 && len(found[0].Value) == browserIDSize {
+		return found[0].Value
 	}
-	opened, err := p.t.grants(p.r)()
-	if err != nil {
-		return "", err
-	}
-	subject, err := opened.Take(r.Context(), pendingKey(found[0].Value))
-	return string(subject), err
+	return ""
 }
 
-func pendingKey(browser string) string { return remoteKey("pending", browser) }
-
-func (p *connectPage) setCookie(w http.ResponseWriter, value string, life time.Duration) {
-	http.SetCookie(w, &http.Cookie{
-		Name: p.cookie, Value: value, Path: p.path, MaxAge: int(life / time.Second),
-		Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	})
-}
+// pendingKey is where a login lies. Only its own browser can name it, and only
+// with its own state.
+func pendingKey(browser, state string) string { return remoteKey("pending", browser, state) }
 
 // fail tells the user that it did not work, and the operator why.
 func (p *connectPage) fail(w http.ResponseWriter, err error) {
@@ -194,58 +321,65 @@ func (p *connectPage) fail(w http.ResponseWriter, err error) {
 	p.write(w, http.StatusBadGateway, "Your account at "+hostOf(p.r.Resource)+" could not be connected. The operator of this server finds the reason in the log. Try again later: "+p.url)
 }
 
+// unknown answers a way back that this browser has not begun, or used before.
+func (p *connectPage) unknown(w http.ResponseWriter) {
+	p.write(w, http.StatusBadRequest, "This browser has not begun to connect an account, or took longer than 10 minutes. Begin again: "+p.url)
+}
+
 // write answers the browser with plain text.
 func (p *connectPage) write(w http.ResponseWriter, status int, text string) {
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Referrer-Policy", "no-referrer") // the URL may hold a code
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	p.headers(w).Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// userStore is the part of the store of one user. The client that is registered
-// at the authorization server is the same for all.
-func userStore(open func() (store.Store, error), subject string) authclient.Store {
-	return &sharedClient{newGrantStore(open, remoteKey("user", subject)), newGrantStore(open, "client")}
+// headers are those of every page.
+func (p *connectPage) headers(w http.ResponseWriter) http.Header {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer") // the URL may hold a code
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
+	return h
 }
 
-// sharedClient is a grant whose client others use too. It keeps the client that
-// it began with, for its tokens are bound to that.
-type sharedClient struct {
-	*grantStore
+// removeCookie takes a cookie out of a request that is passed on. Others stay
+// byte for byte.
+func removeCookie(r *http.Request, name string) {
+	if len(r.CookiesNamed(name)) == 0 {
+		return
+	}
+	var kept []string
+	for _, header := range r.Header["Cookie"] {
+		var rest []string
+		for pair := range strings.SplitSeq(header, ";") {
+			if found, _, _ := strings.Cut(strings.TrimSpace(pair), "="); strings.TrimSpace(found) != name {
+				rest = append(rest, pair)
+			}
+		}
+		if joined := strings.TrimSpace(strings.Join(rest, ";")); joined != "" {
+			kept = append(kept, joined)
+		}
+	}
+	r.Header.Del("Cookie")
+	if len(kept) > 0 {
+		r.Header["Cookie"] = kept
+	}
+}
+
+// connectLogin is the store of one login: its own, but for the client, which all
+// users share.
+type connectLogin struct {
+	authclient.Store
 	clients *grantStore
 }
 
 // ClientInformation implements authclient.Store.
-func (s *sharedClient) ClientInformation(ctx context.Context, issuer string) (*authclient.ClientInformation, error) {
-	c, err := s.grantStore.ClientInformation(ctx, issuer)
-	if err != nil || c != nil {
-		return c, err
-	}
-	if c, err = s.clients.ClientInformation(ctx, issuer); err != nil || c == nil {
-		return nil, err
-	}
-	return c, s.grantStore.SaveClientInformation(ctx, c)
+func (l *connectLogin) ClientInformation(ctx context.Context, issuer string) (*authclient.ClientInformation, error) {
+	return l.clients.ClientInformation(ctx, issuer)
 }
 
 // SaveClientInformation implements authclient.Store.
-func (s *sharedClient) SaveClientInformation(ctx context.Context, c *authclient.ClientInformation) error {
-	if err := s.clients.SaveClientInformation(ctx, c); err != nil {
-		return err
-	}
-	return s.grantStore.SaveClientInformation(ctx, c)
-}
-
-// InvalidateCredentials implements authclient.Store. A client that the server has
-// forgotten is forgotten for all.
-func (s *sharedClient) InvalidateCredentials(ctx context.Context, scope authclient.CredentialScope, issuer string) error {
-	if scope == authclient.CredentialsAll || scope == authclient.CredentialsClient {
-		if err := s.clients.InvalidateCredentials(ctx, authclient.CredentialsClient, issuer); err != nil {
-			return err
-		}
-	}
-	return s.grantStore.InvalidateCredentials(ctx, scope, issuer)
+func (l *connectLogin) SaveClientInformation(ctx context.Context, c *authclient.ClientInformation) error {
+	return l.clients.SaveClientInformation(ctx, c)
 }

@@ -20,6 +20,8 @@ type storedGrant struct {
 	fixed *authclient.ClientInformation
 	// signIn says what the operator has to do for a new grant.
 	signIn error
+	// ended is the same for a grant that has ended. Default: signIn.
+	ended error
 }
 
 // RedirectURL is only where a browser would come back to: none is sent away.
@@ -63,7 +65,12 @@ func (g *storedGrant) SaveTokens(ctx context.Context, tokens *authclient.Tokens)
 }
 
 // RedirectToAuthorization fails: nobody sits in front of a proxy.
-func (g *storedGrant) RedirectToAuthorization(context.Context, *url.URL) error { return g.signIn }
+func (g *storedGrant) RedirectToAuthorization(context.Context, *url.URL) error {
+	if g.ended != nil {
+		return g.ended
+	}
+	return g.signIn
+}
 
 // SaveCodeVerifier implements authclient.Provider; there is no login to keep it for.
 func (*storedGrant) SaveCodeVerifier(context.Context, string) error { return nil }

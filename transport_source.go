@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -39,7 +40,10 @@ func (t *Transport) newClient(r *RemoteServer, provider authclient.Provider, s *
 	if err != nil {
 		return nil, err
 	}
-	return &grantClient{Transport: transport, store: s}, nil
+	return &grantClient{
+		Transport: transport, provider: provider, store: s, options: o.Auth, server: &t.HTTPTransport,
+		first: make(chan struct{}, 1), advise: adviceFor(r),
+	}, nil
 }
 
 // options are those of every way to get a token.
@@ -54,6 +58,32 @@ func (t *Transport) options(r *RemoteServer) authclient.Options {
 		o.HTTPClient = client
 	}
 	return o
+}
+
+// adviceFor says what to do when the client is refused.
+func adviceFor(r *RemoteServer) func(ctx context.Context, err error) error {
+	advice := "correct client_id and client_secret"
+	switch r.Credentials.Kind {
+	case kindPrivateKeyJWT:
+		advice = "correct client_id and key"
+	case kindLogin:
+		advice = "the client of the login is not known any more: " + loginAgain(r) + ", which registers a new one"
+	}
+	return func(_ context.Context, err error) error {
+		if !clientRefused(err) {
+			return nil
+		}
+		return fmt.Errorf("%w; %s", err, advice)
+	}
+}
+
+// loginAgain is how to sign in from a terminal.
+func loginAgain(r *RemoteServer) string {
+	command := "as the user that Caddy runs as, run: caddy mcp-auth login " + r.Resource
+	if r.Credentials.File != "" {
+		command += " --out " + r.Credentials.File
+	}
+	return command
 }
 
 // machineSource is a client of its own. Its tokens are kept in memory, over a
@@ -169,8 +199,11 @@ func (r *RemoteServer) client() *authclient.ClientInformation {
 func (t *Transport) seededSource(r *RemoteServer) (tokenSource, error) {
 	t.app.expectStore()
 	return &oneSource{open: func() (*grantClient, error) {
-		kept := newGrantStore(t.grants(r), remoteKey("grant", r.AuthorizationServer, r.Credentials.ClientID))
-		kept.seed = r.Credentials.RefreshToken
+		c := r.Credentials
+		// Several proxies may have grants of one client: the token to begin with
+		// tells them apart.
+		kept := newGrantStore(t.grants(r), remoteKey("grant", r.AuthorizationServer, c.ClientID, hashSeed(c.RefreshToken)))
+		kept.seed, kept.formerKey = c.RefreshToken, remoteKey("grant", r.AuthorizationServer, c.ClientID)
 		s := newPatientStore(kept)
 		return t.newClient(r, &storedGrant{
 			store: s, scopes: r.Scopes, fixed: r.client(),
@@ -191,8 +224,11 @@ func (t *Transport) loginSource(r *RemoteServer) (tokenSource, error) {
 			return nil, fmt.Errorf("credential file: %w", err)
 		}
 		s := newPatientStore(file)
-		return t.newClient(r, &storedGrant{store: s, scopes: r.Scopes, signIn: fmt.Errorf(
-			"%w: as the user that Caddy runs as, run: caddy mcp-auth login %s (the credential belongs in %s)", errNoStoredLogin, r.Resource, path)}, s, false)
+		return t.newClient(r, &storedGrant{
+			store: s, scopes: r.Scopes,
+			signIn: fmt.Errorf("%w: %s (the credential belongs in %s)", errNoStoredLogin, loginAgain(r), path),
+			ended:  fmt.Errorf("the grant of the login has ended: %s (the credential belongs in %s)", loginAgain(r), path),
+		}, s, false)
 	}}, nil
 }
 

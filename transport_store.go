@@ -32,7 +32,10 @@ type grantStore struct {
 	// seed is the configured refresh token, "" if there is none. It counts until
 	// it has been replaced, and again when another one is configured.
 	seed string
-	slot chan struct{}
+	// formerKey is where a grant of the seed may lie from before grants were kept
+	// by seed; "" if there is no such place.
+	formerKey string
+	slot      chan struct{}
 }
 
 // remoteRecord is what is stored.
@@ -63,12 +66,32 @@ func (s *grantStore) read(ctx context.Context) (*remoteRecord, error) {
 	}
 	data, err := opened.Get(ctx, s.key)
 	if errors.Is(err, store.ErrNotFound) {
-		return new(remoteRecord), nil
+		return s.former(ctx, opened)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return parseRemoteRecord(data)
+}
+
+// former returns the record of the former key if it is of the same seed, else
+// an empty one.
+func (s *grantStore) former(ctx context.Context, opened store.Store) (*remoteRecord, error) {
+	if s.formerKey == "" {
+		return new(remoteRecord), nil
+	}
+	data, err := opened.Get(ctx, s.formerKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return new(remoteRecord), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseRemoteRecord(data)
+	if err == nil && r.Seed != hashSeed(s.seed) {
+		r = new(remoteRecord)
+	}
+	return r, err
 }
 
 func parseRemoteRecord(data []byte) (*remoteRecord, error) {
@@ -88,8 +111,13 @@ func (s *grantStore) change(ctx context.Context, fn func(r *remoteRecord)) error
 	if err != nil {
 		return err
 	}
+	former, err := s.former(ctx, opened)
+	if err != nil {
+		return err
+	}
 	return opened.Update(ctx, s.key, func(old []byte) ([]byte, time.Duration, error) {
 		r := new(remoteRecord)
+		*r = *former
 		if old != nil {
 			if r, err = parseRemoteRecord(old); err != nil {
 				return nil, 0, err

@@ -219,3 +219,36 @@ func TestGrantStoreNewer(t *testing.T) {
 		t.Error("it was overwritten")
 	}
 }
+
+// TestGrantStoreFormer: a grant that was kept without its seed's name is found,
+// goes on under the new one, and is nobody else's.
+func TestGrantStoreFormer(t *testing.T) {
+	t.Parallel()
+	open := opens(t)
+	before := newGrantStore(open, "grant")
+	before.seed = "first"
+	if err := before.SaveTokens(t.Context(), testTokens("a", "rotated")); err != nil {
+		t.Fatal(err)
+	}
+	with := func(seed string) *grantStore {
+		s := newGrantStore(open, "grant/"+seed)
+		s.seed, s.formerKey = seed, "grant"
+		return s
+	}
+	for seed, want := range map[string]string{"first": "rotated", "second": "second"} {
+		got, err := with(seed).Tokens(t.Context(), "")
+		if err != nil || got == nil || got.RefreshToken != want {
+			t.Errorf("%s: %v %v, want %s", seed, got, err, want)
+		}
+	}
+	if err := with("first").SaveCodeVerifier(t.Context(), "v"); err != nil { // any change takes all along
+		t.Fatal(err)
+	}
+	opened, _ := open()
+	if err := opened.Delete(t.Context(), "grant"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := with("first").Tokens(t.Context(), ""); err != nil || got == nil || got.RefreshToken != "rotated" {
+		t.Errorf("after a change: %v %v", got, err)
+	}
+}

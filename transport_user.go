@@ -12,6 +12,9 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/caddy-mcp/mcpauth/authclient"
 	"github.com/caddy-mcp/mcpauth/oauth"
@@ -88,15 +91,55 @@ func (u *userGrants) closeIdle() {
 }
 
 func (u *userGrants) newClient(subject string) (*grantClient, error) {
-	s := newPatientStore(userStore(u.t.grants(u.r), subject))
-	return u.t.newClient(u.r, &userGrant{storedGrant{
-		store: s, scopes: u.r.Scopes, fixed: u.r.client(), signIn: &connectError{server: u.r.Resource, link: u.connect.url},
-	}}, s, false)
+	kept := userStore(u.t.grants(u.r), subject)
+	s := newPatientStore(kept)
+	connect := &connectError{server: u.r.Resource, link: u.connect.url}
+	client, err := u.t.newClient(u.r, &userGrant{storedGrant{store: s, scopes: u.r.Scopes, fixed: u.r.client(), signIn: connect}}, s, false)
+	if err != nil || u.r.client() != nil {
+		return client, err
+	}
+	client.advise = func(ctx context.Context, err error) error {
+		if !clientRefused(err) {
+			return nil
+		}
+		u.t.logger.Warn("the authorization server does not know the client any more; registering another one when a user connects an account",
+			zap.String("resource", u.r.Resource), zap.Error(err))
+		if err := kept.forgetClient(ctx); err != nil {
+			return err
+		}
+		return connect
+	}
+	return client, nil
 }
 
 // userGrant is the grant of one user, who can be asked for a new one: tokens that
 // the server has refused for good are forgotten.
 type userGrant struct{ storedGrant }
+
+// Tokens implements authclient.Provider. Those that have run out and cannot be
+// renewed are none: the server would only say so after the request is sent.
+func (g *userGrant) Tokens(ctx context.Context, issuer string) (*authclient.Tokens, error) {
+	t, err := g.storedGrant.Tokens(ctx, issuer)
+	if err == nil && issuer == "" && t != nil && t.RefreshToken == "" && t.Expired(time.Now()) {
+		return nil, g.signIn
+	}
+	return t, err
+}
+
+// RedirectToAuthorization forgets tokens that were refused and cannot be renewed,
+// and fails. It is called with the lock held.
+func (g *userGrant) RedirectToAuthorization(ctx context.Context, u *url.URL) error {
+	t, err := g.store.Tokens(ctx, "")
+	if err != nil {
+		return err
+	}
+	if t != nil && t.RefreshToken == "" {
+		if err := g.store.InvalidateCredentials(ctx, authclient.CredentialsTokens, ""); err != nil {
+			return err
+		}
+	}
+	return g.storedGrant.RedirectToAuthorization(ctx, u)
+}
 
 // InvalidateCredentials implements authclient.CredentialInvalidator.
 func (g *userGrant) InvalidateCredentials(ctx context.Context, scope authclient.CredentialScope, issuer string) error {

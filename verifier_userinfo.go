@@ -65,8 +65,8 @@ type UserinfoVerifier struct {
 	Issuer string `json:"issuer,omitempty"`
 
 	// Cache is how long a positive answer is believed, and so how long a revoked
-	// token works. Default: 30s; at most 5m.
-	Cache caddy.Duration `json:"cache,omitempty"`
+	// token works. Default: 30s; at most 5m. 0 asks for each request.
+	Cache *caddy.Duration `json:"cache,omitempty"`
 
 	resolved *UserinfoVerifier
 }
@@ -93,7 +93,9 @@ const maxUserinfoCache = 5 * time.Minute
 // check holds the rules that need nothing but the settings themselves.
 func (v *UserinfoVerifier) check() error {
 	switch {
-	case timeDuration(v.Cache) > maxUserinfoCache:
+	case v.Cache != nil && *v.Cache < 0:
+		return errors.New("cache cannot be below 0; write cache 0s to ask for each request")
+	case v.Cache != nil && timeDuration(*v.Cache) > maxUserinfoCache:
 		return errors.New("cache is 5m at most: so long a revoked token still works")
 	case v.Provider == "" && v.URL == "":
 		return errors.New("write github or google behind it, or the url of the userinfo endpoint")
@@ -123,7 +125,7 @@ func (v *UserinfoVerifier) NewVerifier(env VerifierEnv) (bearer.Verifier, error)
 		Scopes:       r.Scopes,
 		ScopeClaim:   r.ScopeClaim,
 		Prefixes:     r.Prefixes,
-		MaxCache:     timeDuration(r.Cache),
+		MaxCache:     optionalDuration(r.Cache),
 		Logger:       env.Logger,
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap/exp/zapslog"
@@ -81,8 +82,8 @@ type JWTVerifier struct {
 	// Default: at+jwt, JWT, or none.
 	RequireType string `json:"require_typ,omitempty"`
 
-	// Skew is how far clocks may differ. Default: 1m.
-	Skew caddy.Duration `json:"skew,omitempty"`
+	// Skew is how far clocks may differ; 0 is not at all. Default: 1m.
+	Skew *caddy.Duration `json:"skew,omitempty"`
 
 	ExpiryPolicy
 
@@ -96,8 +97,18 @@ func (JWTVerifier) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders.
 func (v *JWTVerifier) Provision(caddy.Context) (err error) {
-	v.resolved, err = resolved(v)
-	return err
+	if v.resolved, err = resolved(v); err != nil {
+		return err
+	}
+	return v.resolved.check()
+}
+
+// check holds the rules that need nothing but the settings themselves.
+func (v *JWTVerifier) check() error {
+	if v.Skew != nil && *v.Skew < 0 {
+		return fmt.Errorf("verify jwt: skew cannot be below 0; write how far clocks may differ, for example skew 30s")
+	}
+	return nil
 }
 
 // NewVerifier implements VerifierModule.
@@ -108,10 +119,8 @@ func (v *JWTVerifier) NewVerifier(env VerifierEnv) (bearer.Verifier, error) {
 		Algorithms:  v.resolved.Algorithms,
 		RequireType: v.resolved.RequireType,
 		ClientIDs:   env.ClientIDs,
+		Skew:        optionalDuration(v.resolved.Skew),
 		Logger:      env.Logger,
-	}
-	if v.resolved.Skew != 0 {
-		cfg.Skew = timeDuration(v.resolved.Skew)
 	}
 	if cfg.Issuer == "" {
 		cfg.Issuer = env.Issuer
@@ -150,9 +159,14 @@ type IntrospectionVerifier struct {
 	// issuer of the mode that this verifier belongs to.
 	Issuer string `json:"issuer,omitempty"`
 
+	// UserClaim is the member of the answer that identifies the user, a string or a
+	// whole number. Default: sub, and where there is none username, behind
+	// `username:`.
+	UserClaim string `json:"user_claim,omitempty"`
+
 	// Cache is how long a positive answer is believed, at most 30s, which is
-	// the default, and never beyond the token's expiry.
-	Cache caddy.Duration `json:"cache,omitempty"`
+	// the default, and never beyond the token's expiry. 0 asks for each request.
+	Cache *caddy.Duration `json:"cache,omitempty"`
 
 	ExpiryPolicy
 
@@ -166,8 +180,37 @@ func (IntrospectionVerifier) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves placeholders.
 func (v *IntrospectionVerifier) Provision(caddy.Context) (err error) {
-	v.resolved, err = resolved(v)
-	return err
+	if v.resolved, err = resolved(v); err != nil {
+		return err
+	}
+	return v.resolved.check()
+}
+
+// maxIntrospectionCache is the most that Cache can be.
+const maxIntrospectionCache = 30 * time.Second
+
+// check holds the rules that need nothing but the settings themselves.
+func (v *IntrospectionVerifier) check() error {
+	switch {
+	case v.Cache == nil:
+	case *v.Cache < 0:
+		return fmt.Errorf("verify introspection: cache cannot be below 0; write cache 0s to ask for each request")
+	case timeDuration(*v.Cache) > maxIntrospectionCache:
+		return fmt.Errorf("verify introspection: cache is 30s at most: so long a revoked token still works")
+	}
+	return nil
+}
+
+// optionalDuration is a setting of which 0 means none, as the library has it: 0 for
+// its default, below 0 for none.
+func optionalDuration(d *caddy.Duration) time.Duration {
+	switch {
+	case d == nil:
+		return 0
+	case *d == 0:
+		return -1
+	}
+	return timeDuration(*d)
 }
 
 // NewVerifier implements VerifierModule.
@@ -185,7 +228,8 @@ func (v *IntrospectionVerifier) NewVerifier(env VerifierEnv) (bearer.Verifier, e
 		ClientSecret: r.ClientSecret,
 		AuthMethod:   r.ClientAuth,
 		Issuer:       r.Issuer,
-		MaxCache:     timeDuration(r.Cache),
+		UserClaim:    r.UserClaim,
+		MaxCache:     optionalDuration(r.Cache),
 		Logger:       env.Logger,
 	}
 	if cfg.URL == "" {

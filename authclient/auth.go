@@ -21,6 +21,9 @@ import (
 // never repeated. If a server is not to be reached or answers nonsense, the
 // error is ErrUnavailable, nothing is forgotten, and the user is not sent away.
 //
+// Tokens that could not be saved are in the Result, with ErrNotSaved: the server
+// may have replaced the refresh token, so the caller had better save them later.
+//
 // If ctx ends while a refresh is under way, Auth returns but the refresh is
 // finished and saved, for the server may have replaced the refresh token.
 func Auth(ctx context.Context, p Provider, o Options) (Result, error) {
@@ -66,6 +69,12 @@ type flow struct {
 	// skipClient and skipRefresh: what was stored has been refused.
 	skipClient, skipRefresh bool
 
+	// verifier is that of the login that the callback belongs to; "" for the last
+	// one.
+	verifier string
+	// newPending: the client of the login under way is not what is recorded.
+	newPending bool
+
 	found  *DiscoveryState
 	server AuthorizationServer
 	result Result
@@ -86,26 +95,35 @@ func newFlow(p Provider, o Options) (*flow, error) {
 	return &flow{p: p, o: o, net: n, log: o.logger(), release: done}, nil
 }
 
-// lock has the provider to itself if it is a Locker.
+// lock has the provider to itself if there is a lock.
 func (f *flow) lock(ctx context.Context) error {
-	locker, ok := f.p.(Locker)
-	if !ok {
+	lock := f.o.lock
+	if locker, ok := f.p.(Locker); ok {
+		lock = locker.Lock
+	}
+	if lock == nil {
 		return nil
 	}
-	before, err := f.p.Tokens(ctx, "")
+	before, err := f.tokens(ctx, "")
 	if err != nil {
 		return err
 	}
 	if before != nil {
 		f.before = before.AccessToken
 	}
-	unlock, err := locker.Lock(ctx)
+	unlock, err := lock(ctx)
 	if err != nil {
 		return err
 	}
 	done := f.release
 	f.release, f.locked = func() { unlock(); done() }, true
+	f.o.unsaved.save(ctx, f.p)
 	return nil
+}
+
+// tokens are those from the issuer, those that could not be saved included.
+func (f *flow) tokens(ctx context.Context, issuer string) (*Tokens, error) {
+	return f.o.unsaved.load(ctx, f.p, issuer)
 }
 
 // end gives back lock and connections when everything has come to its end.
@@ -153,6 +171,10 @@ func (f *flow) recover(ctx context.Context, err error) (again bool, _ error) {
 		if !f.registers() || errors.Is(err, ErrRegistrationRejected) {
 			return false, nil // the client is fixed
 		}
+		if f.isCallback() && f.found.Client != nil { // the stored one is another
+			f.found.Client = nil
+			return false, f.saveDiscovery(ctx)
+		}
 		f.skipClient, f.skipRefresh = true, true
 		f.warn("the authorization server does not know this client any more; registering it again", refusal)
 		err := errors.Join(f.invalidate(ctx, CredentialsClient), f.invalidate(ctx, CredentialsTokens))
@@ -169,6 +191,9 @@ func (f *flow) recover(ctx context.Context, err error) (again bool, _ error) {
 }
 
 func (f *flow) invalidate(ctx context.Context, scope CredentialScope) error {
+	if scope == CredentialsTokens {
+		f.o.unsaved.drop(nil)
+	}
 	if i, ok := f.p.(CredentialInvalidator); ok {
 		return i.InvalidateCredentials(ctx, scope, f.server.Issuer())
 	}
@@ -177,7 +202,7 @@ func (f *flow) invalidate(ctx context.Context, scope CredentialScope) error {
 
 // warn logs with the values quoted: what a server sends cannot forge lines.
 func (f *flow) warn(message string, cause error) {
-	f.log.Warn(message, slog.String("server", f.o.ServerURL), slog.String("issuer", f.server.Issuer()), slog.String("error", cause.Error()))
+	f.log.Warn(message, slog.String("server", bareURL(f.o.ServerURL)), slog.String("issuer", f.server.Issuer()), slog.String("error", cause.Error()))
 }
 
 func (f *flow) isCallback() bool { return f.o.Callback != nil || f.o.AuthorizationCode != "" }

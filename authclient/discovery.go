@@ -41,17 +41,38 @@ func (n *network) protectedResource(ctx context.Context, o *Options) (*oauth.Pro
 	if err != nil {
 		return nil, err
 	}
+	var trouble error
 	for _, place := range places {
 		m := new(oauth.ProtectedResourceMetadata)
 		err := n.document(ctx, whatResourceMetadata, place, o, m)
-		if err == nil {
+		switch {
+		case err == nil:
 			return m, nil
-		}
-		if !errors.Is(err, ErrNoMetadata) {
+		case errors.Is(err, ErrNoMetadata):
+		case troubleOf(err) == notHere:
 			return nil, err
+		case trouble == nil:
+			trouble = err
 		}
 	}
-	return nil, fmt.Errorf("%w: the MCP server %s does not publish protected resource metadata (RFC 9728)", ErrNoMetadata, o.ServerURL)
+	if trouble != nil {
+		return nil, trouble
+	}
+	return nil, fmt.Errorf("%w: the MCP server %s does not publish protected resource metadata (RFC 9728)", ErrNoMetadata, bareURL(o.ServerURL))
+}
+
+// resourceMetadata is protectedResource, and if there is nothing at
+// o.ResourceMetadataURL any more, that of the well-known places. url is the
+// ResourceMetadataURL that led there.
+func (n *network) resourceMetadata(ctx context.Context, o *Options) (m *oauth.ProtectedResourceMetadata, url string, err error) {
+	m, err = n.protectedResource(ctx, o)
+	if o.ResourceMetadataURL == "" || !errors.Is(err, ErrNoMetadata) {
+		return m, o.ResourceMetadataURL, err
+	}
+	wellKnown := *o
+	wellKnown.ResourceMetadataURL = ""
+	m, err = n.protectedResource(ctx, &wellKnown)
+	return m, "", err
 }
 
 func protectedResourcePlaces(o *Options) ([]string, error) {
@@ -102,14 +123,21 @@ func (n *network) authorizationServer(ctx context.Context, serverURL string, o *
 	if err != nil {
 		return nil, err
 	}
+	var trouble error
 	for _, place := range places {
 		m := new(oauth.Metadata)
 		err := n.document(ctx, whatServerMetadata, place, o, m)
-		if errors.Is(err, ErrNoMetadata) {
+		switch {
+		case err == nil:
+		case errors.Is(err, ErrNoMetadata):
 			continue
-		}
-		if err != nil {
+		case troubleOf(err) == notHere:
 			return nil, err
+		default:
+			if trouble == nil {
+				trouble = err
+			}
+			continue
 		}
 		// RFC 8414 §3.3. The slash is that of an origin which the client made.
 		if m.Issuer != serverURL && m.Issuer+"/" != serverURL && !o.SkipIssuerMetadataValidation {
@@ -117,7 +145,10 @@ func (n *network) authorizationServer(ctx context.Context, serverURL string, o *
 		}
 		return m, checkMetadata(m)
 	}
-	return nil, fmt.Errorf("%w: the authorization server %s does not publish metadata (RFC 8414)", ErrNoMetadata, serverURL)
+	if trouble != nil {
+		return nil, trouble
+	}
+	return nil, fmt.Errorf("%w: the authorization server %s does not publish metadata (RFC 8414)", ErrNoMetadata, bareURL(serverURL))
 }
 
 // checkMetadata is what every use of the metadata relies on.
@@ -142,19 +173,36 @@ func DiscoverOAuthServerInfo(ctx context.Context, o Options) (*DiscoveryState, e
 }
 
 func (n *network) serverInfo(ctx context.Context, o *Options) (*DiscoveryState, error) {
-	resource, err := n.protectedResource(ctx, o)
-	if err != nil && !errors.Is(err, ErrNoMetadata) {
-		return nil, err
+	resource, place, err := n.resourceMetadata(ctx, o)
+	if err == nil || errors.Is(err, ErrNoMetadata) {
+		return n.serverInfoFor(ctx, resource, place, o)
 	}
-	return n.serverInfoFor(ctx, resource, o)
+	if found := n.behindPages(ctx, err, o); found != nil {
+		return found, nil
+	}
+	return nil, err
+}
+
+// behindPages is what there is to find where a web application answers every
+// path that it does not know, nil without proof: a server without resource
+// metadata whose authorization server, at its origin, publishes its own.
+func (n *network) behindPages(ctx context.Context, err error, o *Options) *DiscoveryState {
+	if troubleOf(err) != aPage {
+		return nil
+	}
+	found, err := n.serverInfoFor(ctx, nil, "", o)
+	if err != nil || found.AuthorizationServer == nil {
+		return nil
+	}
+	return found
 }
 
 // serverInfoFor is serverInfo after the first step; resource is nil if the
 // server has no metadata.
-func (n *network) serverInfoFor(ctx context.Context, resource *oauth.ProtectedResourceMetadata, o *Options) (*DiscoveryState, error) {
+func (n *network) serverInfoFor(ctx context.Context, resource *oauth.ProtectedResourceMetadata, place string, o *Options) (*DiscoveryState, error) {
 	found := &DiscoveryState{
 		AuthorizationServerURL: n.chooseServer(resource, o),
-		ResourceMetadataURL:    o.ResourceMetadataURL,
+		ResourceMetadataURL:    place,
 		ProtectedResource:      resource,
 		FoundAt:                o.now(),
 	}
@@ -183,9 +231,30 @@ func (n *network) chooseServer(resource *oauth.ProtectedResourceMetadata, o *Opt
 	return resource.AuthorizationServers[0]
 }
 
-// document fetches a metadata document. The error is ErrNoMetadata if this
-// place has none and another may: a 4xx, a 502, or a page of a web application
-// that answers every path.
+// placeTrouble is what an answer that is no metadata document says about others.
+type placeTrouble int
+
+const (
+	// notHere: nothing; the server has trouble, or its document is malformed.
+	notHere placeTrouble = iota
+	// elsewhere: this place is not to be had, such as a 403 or a 502, and another
+	// may be. It does not say that there is no document.
+	elsewhere
+	// aPage is elsewhere, with the page of a web application, login or maintenance.
+	aPage
+)
+
+func troubleOf(err error) placeTrouble {
+	var e *EndpointError
+	if errors.As(err, &e) {
+		return e.place
+	}
+	return notHere
+}
+
+// document fetches a metadata document. The error is ErrNoMetadata if the server
+// says that there is none here, by a 4xx. An EndpointError whose place is not
+// notHere leaves it open.
 func (n *network) document(ctx context.Context, what, place string, o *Options, v any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, http.NoBody)
 	if err != nil {
@@ -200,12 +269,24 @@ func (n *network) document(ctx context.Context, what, place string, o *Options, 
 	switch {
 	case answer.Status == http.StatusTooManyRequests:
 		return unavailable(what, req, answer)
-	case answer.Status >= 300 && answer.Status < 500, answer.Status == http.StatusBadGateway:
+	case answer.Status >= 300 && answer.Status < 400: // commonly to a login
+		e := unavailable(what, req, answer)
+		e.place = aPage
+		return e
+	case answer.Status == http.StatusBadGateway, answer.Status == http.StatusForbidden,
+		answer.Status == http.StatusRequestTimeout, answer.Status == http.StatusTooEarly:
+		// A gateway that has lost its server, or a firewall.
+		e := unavailable(what, req, answer)
+		e.place = elsewhere
+		return e
+	case answer.Status >= 400 && answer.Status < 500:
 		return ErrNoMetadata
 	case answer.Status != http.StatusOK:
 		return unavailable(what, req, answer)
 	case isWebPage(answer):
-		return ErrNoMetadata
+		e := webPage(what, req, answer)
+		e.place = aPage
+		return e
 	}
 	return readJSON(what, req, answer, v)
 }

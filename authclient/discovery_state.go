@@ -18,6 +18,9 @@ type DiscoveryState struct {
 	FoundAt time.Time `json:"found_at"`
 	// Scope is that of the authorization request under way.
 	Scope string `json:"scope,omitempty"`
+	// Client is that of the authorization request under way if it is to replace
+	// the stored one, to which tokens are bound; else nil. It may hold a secret.
+	Client *ClientInformation `json:"client,omitempty"`
 }
 
 // Issuer is the issuer of the metadata, else the URL of the authorization server.

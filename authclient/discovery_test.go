@@ -135,7 +135,7 @@ func TestDiscoverAuthorizationServerMetadata(t *testing.T) {
 		{"never at the root for a server with a path", "/t", func(s *scripted) { found(s, asPath, "/t") }, []string{asPath + "/t", oidcPath + "/t", "/t" + oidcPath}, authclient.ErrNoMetadata},
 		{"on after 4xx", "", func(s *scripted) { s.status(asPath, 403); found(s, oidcPath, "") }, []string{asPath, oidcPath}, nil},
 		{"on after 502", "", func(s *scripted) { s.status(asPath, 502); found(s, oidcPath, "") }, []string{asPath, oidcPath}, nil},
-		{"502 everywhere", "", func(s *scripted) { s.status(asPath, 502); s.status(oidcPath, 502) }, []string{asPath, oidcPath}, authclient.ErrNoMetadata},
+		{"502 everywhere", "", func(s *scripted) { s.status(asPath, 502); s.status(oidcPath, 502) }, []string{asPath, oidcPath}, authclient.ErrUnavailable},
 		{"not on after 500", "", func(s *scripted) { s.status(asPath, 500); found(s, oidcPath, "") }, []string{asPath}, authclient.ErrUnavailable},
 		{"not on after 429", "", func(s *scripted) { s.status(asPath, 429); found(s, oidcPath, "") }, []string{asPath}, authclient.ErrUnavailable},
 		{"on after a web page", "", func(s *scripted) {

@@ -36,6 +36,8 @@ var (
 	ErrInsufficientScope = errors.New("insufficient scope")
 	// ErrBodyNotReplayable: a request cannot be sent a second time.
 	ErrBodyNotReplayable = errors.New("request body cannot be sent again")
+	// ErrNotSaved: the provider could not save new tokens.
+	ErrNotSaved = errors.New("the new tokens could not be saved")
 	// ErrLoginTimeout: the user did not come back in time.
 	ErrLoginTimeout = errors.New("login timed out")
 )
@@ -56,7 +58,7 @@ type UnauthorizedError struct {
 
 // Error implements error.
 func (e *UnauthorizedError) Error() string {
-	s := fmt.Sprintf("not authorized at %s: %s", e.ServerURL, e.Reason)
+	s := fmt.Sprintf("not authorized at %s: %s", bareURL(e.ServerURL), e.Reason)
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
@@ -186,6 +188,9 @@ type EndpointError struct {
 	Reason string
 	// Err is the cause.
 	Err error
+
+	// place tells what this says about a metadata document.
+	place placeTrouble
 }
 
 // Error implements error.

@@ -69,10 +69,32 @@ func unavailable(what string, req *http.Request, answer *safehttp.Answer) *Endpo
 	default:
 		e.Reason = "it failed (HTTP " + strconv.Itoa(answer.Status) + "): try again later, and if it goes on tell its operator"
 	}
-	if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 && seconds <= 24*3600 {
-		e.RetryAfter = time.Duration(seconds) * time.Second
-	}
+	e.RetryAfter = retryAfter(answer.Header)
 	return e
+}
+
+// maxRetryAfter is the longest Retry-After that is believed.
+const maxRetryAfter = 24 * time.Hour
+
+// retryAfter reads Retry-After (RFC 9110 §10.2.3), seconds or a date; 0 if there
+// is none to believe. The date is compared with that of the answer, which comes
+// from the same clock.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	wait := time.Duration(0)
+	if seconds, err := strconv.Atoi(value); err == nil {
+		wait = time.Duration(min(seconds, 1<<30)) * time.Second
+	} else if until, err := http.ParseTime(value); err == nil {
+		now, err := http.ParseTime(h.Get("Date"))
+		if err != nil {
+			now = time.Now()
+		}
+		wait = until.Sub(now)
+	}
+	if wait <= 0 || wait > maxRetryAfter {
+		return 0
+	}
+	return wait
 }
 
 // isWebPage reports whether the answer is HTML, as single-page applications
@@ -85,13 +107,19 @@ func isWebPage(answer *safehttp.Answer) bool {
 	return bytes.HasPrefix(bytes.TrimSpace(answer.Body), []byte("<"))
 }
 
+func webPage(what string, req *http.Request, answer *safehttp.Answer) *EndpointError {
+	return &EndpointError{
+		What: what, URL: bare(req.URL), Status: answer.Status,
+		Reason: "it answers with a web page where JSON is due: check the URL, and whether a proxy or login page stands in front of it",
+	}
+}
+
 // readJSON decodes the answer into v.
 func readJSON(what string, req *http.Request, answer *safehttp.Answer, v any) error {
-	e := &EndpointError{What: what, URL: bare(req.URL), Status: answer.Status}
 	if isWebPage(answer) {
-		e.Reason = "it answers with a web page where JSON is due: check the URL, and whether a proxy or login page stands in front of it"
-		return e
+		return webPage(what, req, answer)
 	}
+	e := &EndpointError{What: what, URL: bare(req.URL), Status: answer.Status}
 	if err := strictjson.Unmarshal(answer.Body, v); err != nil {
 		e.Reason, e.Err = "the answer is not the JSON that the standard asks for: tell its operator", err
 		return e

@@ -240,7 +240,18 @@ func (s *FileStore) CodeVerifier(context.Context) (verifier string, err error) {
 
 // SaveCodeVerifier implements Provider.
 func (s *FileStore) SaveCodeVerifier(_ context.Context, verifier string) error {
-	return s.change(func(r *record) { r.CodeVerifier = verifier })
+	return s.change(func(r *record) { r.saveVerifier(verifier) })
+}
+
+// codeVerifiers implements loginKeeper.
+func (s *FileStore) codeVerifiers(context.Context) (all []string, err error) {
+	err = s.view(func(r *record) { all = r.verifiers() })
+	return all, err
+}
+
+// forgetCodeVerifier implements loginKeeper.
+func (s *FileStore) forgetCodeVerifier(_ context.Context, verifier string) error {
+	return s.change(func(r *record) { r.forgetVerifier(verifier) })
 }
 
 // DiscoveryState implements DiscoveryStore.

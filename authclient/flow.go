@@ -32,6 +32,12 @@ func (f *flow) run(ctx context.Context) (Result, error) {
 	if err != nil || tokens != nil {
 		return f.authorized(tokens), err
 	}
+	if err := f.forgetDead(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := f.renewClient(ctx); err != nil {
+		return Result{}, err
+	}
 	return f.redirect(ctx)
 }
 
@@ -49,7 +55,7 @@ func (f *flow) storedTokens(ctx context.Context) (*Tokens, error) {
 	if f.isCallback() || f.skipRefresh {
 		return nil, nil
 	}
-	tokens, err := f.p.Tokens(ctx, "")
+	tokens, err := f.tokens(ctx, "")
 	if err != nil || tokens == nil || !f.good(tokens) {
 		return nil, err
 	}
@@ -89,7 +95,13 @@ func (f *flow) selectResource(ctx context.Context) error {
 
 // selectScope decides the scope parameter.
 func (f *flow) selectScope(context.Context) error {
-	f.result.Scope = SelectScope(f.o.Scope, f.found.ProtectedResource, f.server.Metadata, f.p.ClientMetadata())
+	metadata := f.p.ClientMetadata()
+	if f.registers() {
+		// What it says when it registers. A client that was registered beforehand
+		// may not refresh unless its metadata say so themselves.
+		metadata = ResolveClientMetadata(f.p)
+	}
+	f.result.Scope = SelectScope(f.o.Scope, f.found.ProtectedResource, f.server.Metadata, metadata)
 	if f.isCallback() && f.found.Scope != "" {
 		f.result.Scope = f.found.Scope
 	}
@@ -108,32 +120,48 @@ func (f *flow) fetch(ctx context.Context) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		r.Code, r.Iss = code, iss
+		r.Code, r.Iss, r.verifier = code, iss, f.verifier
 	}
 	var tokens *Tokens
 	err := f.finish(ctx, func(ctx context.Context) (err error) {
 		if tokens, err = FetchToken(ctx, f.p, f.server, r); err != nil {
 			return err
 		}
-		if err := f.save(ctx, tokens); err != nil {
+		if r.Code == "" {
+			return f.save(ctx, tokens)
+		}
+		if err := f.keepClient(ctx); err != nil {
 			return err
 		}
-		if r.Code != "" {
-			return f.invalidate(ctx, CredentialsVerifier)
-		}
-		return nil
+		return errors.Join(f.save(ctx, tokens), f.forgetLogin(ctx))
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotSaved) {
 		return Result{}, err
 	}
-	return f.authorized(tokens), nil
+	return f.authorized(tokens), err
 }
 
 func (f *flow) save(ctx context.Context, tokens *Tokens) error {
 	if err := f.p.SaveTokens(ctx, tokens); err != nil {
-		return fmt.Errorf("the new tokens could not be saved: %w", err)
+		f.o.unsaved.keep(ctx, f.p, tokens)
+		return fmt.Errorf("%w: %w", ErrNotSaved, err)
 	}
+	f.o.unsaved.drop(nil)
 	return nil
+}
+
+// forgetDead forgets tokens that the server has refused, or whose time is over,
+// and that cannot be refreshed.
+func (f *flow) forgetDead(ctx context.Context) error {
+	tokens, err := f.tokens(ctx, f.server.Issuer())
+	if err != nil || tokens == nil || tokens.RefreshToken != "" {
+		return err
+	}
+	refused := tokens.AccessToken == f.o.RefusedToken && !f.o.forbidden
+	if tokens.AccessToken == "" || !refused && !tokens.Expired(f.o.now()) {
+		return nil
+	}
+	return f.invalidate(ctx, CredentialsTokens)
 }
 
 // readCallback checks state and issuer, and returns the code.
@@ -163,6 +191,10 @@ func (f *flow) checkState(ctx context.Context, state string) error {
 	if _, ok := f.p.(StateSource); ok {
 		return nil // the caller compares
 	}
+	var err error
+	if f.verifier, err = f.verifierOf(ctx, state); err != nil || f.verifier != "" {
+		return err
+	}
 	verifier, err := f.p.CodeVerifier(ctx)
 	if err != nil {
 		return err
@@ -179,7 +211,7 @@ func (f *flow) checkState(ctx context.Context, state string) error {
 // refresh refreshes the stored tokens; nil without an error if there are none
 // that can be.
 func (f *flow) refresh(ctx context.Context) (*Tokens, error) {
-	old, err := f.p.Tokens(ctx, f.server.Issuer())
+	old, err := f.tokens(ctx, f.server.Issuer())
 	if err != nil || old == nil || old.Issuer != "" && !sameIssuer(old.Issuer, f.server.Issuer()) {
 		return nil, err
 	}
@@ -191,7 +223,7 @@ func (f *flow) refresh(ctx context.Context) (*Tokens, error) {
 			return nil, err
 		}
 	}
-	if old.RefreshToken == "" || f.o.ForceReauthorization || f.skipRefresh {
+	if old.RefreshToken == "" || f.o.ForceReauthorization || f.skipRefresh || f.result.Client == nil {
 		return nil, nil
 	}
 	var tokens *Tokens
@@ -204,8 +236,8 @@ func (f *flow) refresh(ctx context.Context) (*Tokens, error) {
 		}
 		return f.save(ctx, tokens)
 	})
-	if err == nil {
-		return tokens, nil
+	if err == nil || errors.Is(err, ErrNotSaved) {
+		return tokens, err
 	}
 	if asksUser(err) {
 		f.warn("the refresh was refused; authorizing again", err)
@@ -259,7 +291,7 @@ func (f *flow) redirect(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if f.found.Scope != f.result.Scope {
+	if f.found.Scope != f.result.Scope || f.newPending {
 		f.found.Scope = f.result.Scope
 		if err := f.saveDiscovery(ctx); err != nil {
 			return Result{}, err

@@ -62,44 +62,85 @@ func (f *flow) saveDiscovery(ctx context.Context) error {
 // find sets f.found. changed is true if it differs from what is recorded.
 func (f *flow) find(ctx context.Context, recorded *DiscoveryState) (changed bool, err error) {
 	switch {
-	case recorded == nil, !f.isCallback() && f.stale(recorded):
+	case recorded == nil, !f.isCallback() && f.forOthers(recorded):
 		f.found, err = f.net.serverInfo(ctx, &f.o)
 		return true, err
-	case f.o.RefusedToken != "" && !f.isCallback():
-		// The server has refused a token: it may have another authorization
-		// server by now.
+	case !f.isCallback() && (f.stale(recorded) || f.o.RefusedToken != ""):
+		// The server may have another authorization server by now.
 		return f.confirm(ctx, recorded)
 	}
 	return f.complete(ctx, recorded)
 }
 
-// stale reports whether the record is too old, or made for other options.
+// forOthers reports whether the record was made for other options.
+func (f *flow) forOthers(recorded *DiscoveryState) bool {
+	return f.o.ExpectedIssuer != "" && !sameIssuer(f.o.ExpectedIssuer, recorded.AuthorizationServerURL)
+}
+
+// stale reports whether the record is too old.
 func (f *flow) stale(recorded *DiscoveryState) bool {
-	if f.o.ExpectedIssuer != "" && !sameIssuer(f.o.ExpectedIssuer, recorded.AuthorizationServerURL) {
-		return true
-	}
 	age := f.o.now().Sub(recorded.FoundAt)
 	return !recorded.FoundAt.IsZero() && (age > discoveryLife || age < -discoveryLife)
 }
 
-// confirm asks the MCP server again which authorization server it has, and
-// keeps the record if that is the same, or if it cannot say just now.
+// confirm asks the MCP server again which authorization server it has. The
+// record stays if that is the same, or if the server cannot say just now: to be
+// silent about it is no way to send users and their credentials elsewhere.
 func (f *flow) confirm(ctx context.Context, recorded *DiscoveryState) (changed bool, err error) {
-	resource, err := f.net.protectedResource(ctx, &f.o)
-	if errors.Is(err, ErrUnavailable) {
-		f.log.Warn("the protected resource metadata cannot be read now; using those found before", "server", f.o.ServerURL, "error", err.Error())
-		return f.complete(ctx, recorded)
+	resource, place, err := f.net.resourceMetadata(ctx, &f.o)
+	if err != nil {
+		keep, keepErr := f.keeps(ctx, recorded, err)
+		switch {
+		case keepErr != nil:
+			return false, keepErr
+		case keep:
+			f.log.Warn("the protected resource metadata cannot be read now; using those found before", "server", bareURL(f.o.ServerURL), "error", err.Error())
+			return f.complete(ctx, recorded)
+		case !errors.Is(err, ErrNoMetadata):
+			return f.behindPages(ctx, recorded, err)
+		}
 	}
-	if err != nil && !errors.Is(err, ErrNoMetadata) {
-		return false, err
-	}
-	if f.net.chooseServer(resource, &f.o) != recorded.AuthorizationServerURL {
-		f.found, err = f.net.serverInfoFor(ctx, resource, &f.o)
+	chosen := f.net.chooseServer(resource, &f.o)
+	if f.stale(recorded) || chosen != recorded.AuthorizationServerURL {
+		f.found, err = f.net.serverInfoFor(ctx, resource, place, &f.o)
+		if err == nil && chosen == recorded.AuthorizationServerURL {
+			f.found.Scope, f.found.Client = recorded.Scope, recorded.Client // of a login under way
+		}
 		return true, err
 	}
 	renewed := *recorded
-	renewed.ProtectedResource = resource
-	return f.complete(ctx, &renewed)
+	renewed.ProtectedResource, renewed.ResourceMetadataURL = resource, place
+	changed, err = f.complete(ctx, &renewed)
+	return changed || place != recorded.ResourceMetadataURL, err
+}
+
+// keeps reports whether the flow goes on with the record although the metadata
+// could not be read. A fresh one outlasts trouble. One with tokens of its
+// authorization server does so at any age, and is not given up for the origin of
+// the MCP server either, where an authorization server is looked for when there
+// are no metadata.
+func (f *flow) keeps(ctx context.Context, recorded *DiscoveryState, trouble error) (bool, error) {
+	switch {
+	case errors.Is(trouble, ErrUnavailable):
+		if !f.stale(recorded) {
+			return true, nil
+		}
+	case !errors.Is(trouble, ErrNoMetadata) || recorded.AuthorizationServerURL == f.net.chooseServer(nil, &f.o):
+		return false, nil
+	}
+	tokens, err := f.tokens(ctx, recorded.Issuer())
+	return tokens != nil && sameIssuer(tokens.Issuer, recorded.Issuer()), err
+}
+
+// behindPages is for a server of old at whose origin a web application answers.
+func (f *flow) behindPages(ctx context.Context, recorded *DiscoveryState, trouble error) (changed bool, err error) {
+	if recorded.AuthorizationServerURL != f.net.chooseServer(nil, &f.o) {
+		return false, trouble
+	}
+	if f.found = f.net.behindPages(ctx, trouble, &f.o); f.found == nil {
+		return false, trouble
+	}
+	return true, nil
 }
 
 // complete fetches the metadata that the record lacks.
@@ -114,7 +155,7 @@ func (f *flow) complete(ctx context.Context, recorded *DiscoveryState) (changed 
 		found.AuthorizationServer, changed = m, m != nil
 	}
 	if found.ProtectedResource == nil {
-		m, err := f.net.protectedResource(ctx, &f.o)
+		m, _, err := f.net.resourceMetadata(ctx, &f.o)
 		if err != nil && !errors.Is(err, ErrNoMetadata) && !errors.Is(err, ErrUnavailable) {
 			return false, err
 		}
@@ -140,7 +181,7 @@ func (f *flow) bind(recorded *DiscoveryState) error {
 	case recorded == nil && keeps:
 		return &AuthorizationServerMismatchError{What: "the authorization code", Current: issuer}
 	case recorded == nil:
-		f.log.Warn("the provider is no DiscoveryStore: it cannot be checked that the callback is from the authorization server to which the user was sent", "server", f.o.ServerURL)
+		f.log.Warn("the provider is no DiscoveryStore: it cannot be checked that the callback is from the authorization server to which the user was sent", "server", bareURL(f.o.ServerURL))
 	}
 	return nil
 }

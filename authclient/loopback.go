@@ -180,7 +180,7 @@ func (l *Loopback) WaitForCallback(ctx context.Context) (url.Values, error) {
 // else's, and does not end the login.
 func (l *Loopback) serveCallback(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case r.Host != l.listener.Addr().String(): // DNS rebinding
+	case !isHostOf(l.listener.Addr().String(), r.Host): // DNS rebinding
 		writePage(w, http.StatusMisdirectedRequest, pageForeign)
 	case r.URL.Path != callbackPath:
 		writePage(w, http.StatusNotFound, pageForeign)
@@ -191,6 +191,10 @@ func (l *Loopback) serveCallback(w http.ResponseWriter, r *http.Request) {
 		l.receive(w, r)
 	}
 }
+
+// isHostOf reports whether the Host of a request names the address. Browsers
+// leave the port of http out.
+func isHostOf(address, host string) bool { return host == address || host+":80" == address }
 
 func (l *Loopback) receive(w http.ResponseWriter, r *http.Request) {
 	callback, err := url.ParseQuery(r.URL.RawQuery)

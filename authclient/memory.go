@@ -70,7 +70,18 @@ func (s *MemoryStore) CodeVerifier(context.Context) (verifier string, err error)
 
 // SaveCodeVerifier implements Provider.
 func (s *MemoryStore) SaveCodeVerifier(_ context.Context, verifier string) error {
-	return s.with(func(r *record) { r.CodeVerifier = verifier })
+	return s.with(func(r *record) { r.saveVerifier(verifier) })
+}
+
+// codeVerifiers implements loginKeeper.
+func (s *MemoryStore) codeVerifiers(context.Context) (all []string, err error) {
+	err = s.with(func(r *record) { all = r.verifiers() })
+	return all, err
+}
+
+// forgetCodeVerifier implements loginKeeper.
+func (s *MemoryStore) forgetCodeVerifier(_ context.Context, verifier string) error {
+	return s.with(func(r *record) { r.forgetVerifier(verifier) })
 }
 
 // DiscoveryState implements DiscoveryStore.

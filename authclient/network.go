@@ -177,6 +177,15 @@ func originOf(u *url.URL) string {
 	return origin
 }
 
+// bareURL is bare of a URL as it was written.
+func bareURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(malformed URL)"
+	}
+	return bare(u)
+}
+
 // bare is the URL without what may hold a secret.
 func bare(u *url.URL) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()

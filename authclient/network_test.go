@@ -168,7 +168,7 @@ func TestRedirects(t *testing.T) {
 	t.Run("discovery, to another origin", func(t *testing.T) {
 		s := newScripted(t)
 		s.handle(prmPath+"/mcp", to(elsewhere.URL+prmPath+"/mcp", http.StatusFound))
-		if _, err := authclient.DiscoverProtectedResourceMetadata(t.Context(), authclient.Options{ServerURL: s.mcpURL()}); !errors.Is(err, authclient.ErrNoMetadata) {
+		if _, err := authclient.DiscoverProtectedResourceMetadata(t.Context(), authclient.Options{ServerURL: s.mcpURL()}); !errors.Is(err, authclient.ErrUnavailable) {
 			t.Error(err)
 		}
 	})

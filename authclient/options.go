@@ -1,6 +1,7 @@
 package authclient
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -65,6 +66,12 @@ type Options struct {
 	Now func() time.Time
 
 	network *network
+	// lock stands in for that of a provider that is no Locker; nil for none.
+	lock func(ctx context.Context) (unlock func(), err error)
+	// unsaved keeps tokens that could not be saved; nil for nobody.
+	unsaved *unsaved
+	// forbidden: RefusedToken is good, but for what was asked.
+	forbidden bool
 }
 
 // DefaultProtocolVersion is what discovery sends unless Options say otherwise.

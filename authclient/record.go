@@ -1,12 +1,16 @@
 package authclient
 
 import (
+	"slices"
 	"strings"
 )
 
 // maxIssuers is of how many authorization servers a store keeps credentials:
 // an MCP server has one, and sometimes moves to another.
 const maxIssuers = 8
+
+// maxLogins is how many logins may be under way in one store.
+const maxLogins = 8
 
 // record is all that a store keeps. Its methods never change a value that was
 // handed out or in.
@@ -18,8 +22,11 @@ type record struct {
 	Client string `json:"client,omitempty"`
 	Token  string `json:"token,omitempty"`
 
-	CodeVerifier string          `json:"code_verifier,omitempty"`
-	Discovery    *DiscoveryState `json:"discovery,omitempty"`
+	CodeVerifier string `json:"code_verifier,omitempty"`
+	// Earlier are the verifiers of other logins under way, the newest last.
+	Earlier []string `json:"earlier_code_verifiers,omitempty"`
+
+	Discovery *DiscoveryState `json:"discovery,omitempty"`
 }
 
 // keyOf is the issuer without a slash at its end, for what sameIssuer calls the
@@ -78,6 +85,31 @@ func makeRoom[T any](m map[string]T, key string) {
 	}
 }
 
+// saveVerifier keeps the verifier, and those of logins that others have begun
+// with the same store.
+func (r *record) saveVerifier(verifier string) {
+	all := append(r.verifiers(), verifier)
+	all = all[max(0, len(all)-maxLogins):]
+	r.Earlier, r.CodeVerifier = all[:len(all)-1], verifier
+}
+
+func (r *record) verifiers() []string {
+	all := slices.Clone(r.Earlier)
+	if r.CodeVerifier != "" {
+		all = append(all, r.CodeVerifier)
+	}
+	return all
+}
+
+// forgetVerifier forgets that of a login that is finished.
+func (r *record) forgetVerifier(verifier string) {
+	all := slices.DeleteFunc(r.verifiers(), func(v string) bool { return v == verifier })
+	r.Earlier, r.CodeVerifier = nil, ""
+	if n := len(all); n > 0 {
+		r.Earlier, r.CodeVerifier = all[:n-1], all[n-1]
+	}
+}
+
 func (r *record) invalidate(scope CredentialScope, issuer string) {
 	all := scope == CredentialsAll
 	if all || scope == CredentialsClient {
@@ -87,7 +119,7 @@ func (r *record) invalidate(scope CredentialScope, issuer string) {
 		forget(r.Tokens, issuer)
 	}
 	if all || scope == CredentialsVerifier {
-		r.CodeVerifier = ""
+		r.Earlier, r.CodeVerifier = nil, ""
 	}
 	if all || scope == CredentialsDiscovery {
 		r.Discovery = nil

@@ -51,7 +51,7 @@ func SelectResourceURL(ctx context.Context, p Provider, serverURL string, metada
 		return "", nil
 	}
 	if !CheckResourceAllowed(server, named) {
-		return "", fmt.Errorf("%w: the protected resource metadata are for %q and not for %q, so a token for it could be used elsewhere: connect to the URL that they name, or have the operator of the server correct them", ErrResourceMismatch, named, server)
+		return "", fmt.Errorf("%w: the protected resource metadata are for %q and not for %q, so a token for it could be used elsewhere: connect to the URL that they name, or have the operator of the server correct them", ErrResourceMismatch, bareURL(named), bareURL(server))
 	}
 	return named, nil
 }

@@ -34,9 +34,11 @@ func SelectScope(challenge string, resource *oauth.ProtectedResourceMetadata, se
 // of their first appearance.
 func ComputeScopeUnion(scopes ...string) string {
 	var union []string
+	has := make(map[string]bool)
 	for _, scope := range scopes {
 		for token := range strings.FieldsSeq(scope) {
-			if !slices.Contains(union, token) {
+			if !has[token] {
+				has[token] = true
 				union = append(union, token)
 			}
 		}
@@ -47,13 +49,22 @@ func ComputeScopeUnion(scopes ...string) string {
 // IsStrictScopeSuperset reports whether union has a scope that current lacks.
 // Then a refresh is not enough, since it cannot widen the scope (RFC 6749 §6).
 func IsStrictScopeSuperset(union, current string) bool {
-	has := strings.Fields(current)
-	for token := range strings.FieldsSeq(union) {
-		if !slices.Contains(has, token) {
-			return true
+	return missing(union, current) != ""
+}
+
+// missing returns the scopes of wanted that current lacks.
+func missing(wanted, current string) string {
+	has := make(map[string]bool)
+	for token := range strings.FieldsSeq(current) {
+		has[token] = true
+	}
+	var lacks []string
+	for token := range strings.FieldsSeq(wanted) {
+		if !has[token] {
+			lacks = append(lacks, token)
 		}
 	}
-	return false
+	return strings.Join(lacks, " ")
 }
 
 // hasScope reports whether the scope contains the token.

@@ -92,7 +92,8 @@ func TestIsStrictScopeSuperset(t *testing.T) {
 	}
 }
 
-// One scope goes to the registration and to the authorization request.
+// The scope of the authorization request goes to the registration too, with all
+// that the resource supports: a later step-up may need it.
 func TestScopeInRequests(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -100,11 +101,13 @@ func TestScopeInRequests(t *testing.T) {
 		challenge     string
 		offline       bool // the server lists it and the client says refresh_token
 		scope, prompt string
+
+		alsoRegistered string
 	}{
-		{"challenge", "a b", false, "a b", ""},
-		{"all that the resource supports", "", false, "mcp:read mcp:write", ""},
-		{"offline_access asks for consent", "a", true, "a offline_access", "consent"},
-		{"a scope that only contains the word does not", "a not_offline_access", false, "a not_offline_access", ""},
+		{"challenge", "a b", false, "a b", "", "mcp:read mcp:write"},
+		{"all that the resource supports", "", false, "mcp:read mcp:write", "", ""},
+		{"offline_access asks for consent", "a", true, "a offline_access", "consent", ""}, // the server lists no other
+		{"a scope that only contains the word does not", "a not_offline_access", false, "a not_offline_access", "", "mcp:read mcp:write"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -121,7 +124,7 @@ func TestScopeInRequests(t *testing.T) {
 			if q.Get("scope") != test.scope || q.Get("prompt") != test.prompt {
 				t.Errorf("scope %q, prompt %q", q.Get("scope"), q.Get("prompt"))
 			}
-			if got := object(t, s.to("/register")[0].Body)["scope"]; got != test.scope {
+			if got := object(t, s.to("/register")[0].Body)["scope"]; got != authclient.ComputeScopeUnion(test.scope, test.alsoRegistered) {
 				t.Errorf("registered scope %q", got)
 			}
 			if result.Tokens.Scope != test.scope {

@@ -92,6 +92,9 @@ type FetchRequest struct {
 	Code, Iss string
 	// Resource and Scope are the parameters; "" for none.
 	Resource, Scope string
+
+	// verifier is that of the code; "" for the provider's.
+	verifier string
 }
 
 // FetchToken gets tokens with the grant of the provider if it is a
@@ -137,7 +140,10 @@ func (s *AuthorizationServer) grantForm(ctx context.Context, p Provider, r *Fetc
 	if p.RedirectURL() == "" {
 		return nil, errors.New("the provider has no redirect URL, which the redemption of a code needs")
 	}
-	verifier, err := p.CodeVerifier(ctx)
+	verifier, err := r.verifier, error(nil)
+	if verifier == "" {
+		verifier, err = p.CodeVerifier(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -213,8 +219,12 @@ func (s *AuthorizationServer) sendTokenRequest(ctx context.Context, n *network, 
 	if err != nil {
 		return nil, false, err
 	}
-	tokens, err = s.readTokens(req, answer, sent)
+	tokens, err = s.readTokens(req, answer, sent, secretsOf(r))
+	if err == nil {
+		err = checkTokenType(tokens, r, proves)
+	}
 	if err != nil {
+		tokens = nil
 		err = s.blameClock(err, r, req, answer)
 	}
 	if proves {
@@ -239,9 +249,10 @@ func codeOf(err error) string {
 }
 
 // readTokens reads a token response (RFC 6749 §5). sent is when the request
-// was, so that a slow answer does not lengthen the life of the token.
-func (s *AuthorizationServer) readTokens(req *http.Request, answer *safehttp.Answer, sent time.Time) (*Tokens, error) {
-	body, err := tokenAnswer(req, answer)
+// was, so that a slow answer does not lengthen the life of the token. secrets do
+// not get into errors.
+func (s *AuthorizationServer) readTokens(req *http.Request, answer *safehttp.Answer, sent time.Time, secrets []string) (*Tokens, error) {
+	body, err := tokenAnswer(req, answer, secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -260,13 +271,13 @@ func (s *AuthorizationServer) readTokens(req *http.Request, answer *safehttp.Ans
 
 // tokenAnswer returns the JSON of a successful answer, else an *oauth.Error or
 // an EndpointError.
-func tokenAnswer(req *http.Request, answer *safehttp.Answer) ([]byte, error) {
+func tokenAnswer(req *http.Request, answer *safehttp.Answer, secrets []string) ([]byte, error) {
 	body := answer.Body
 	if mediaType, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type")); err == nil && mediaType == "application/x-www-form-urlencoded" {
 		body = formToJSON(body) // GitHub
 	}
 	// Some servers send errors with status 200 (typescript-sdk#1342).
-	if refusal := oauthError(body, answer.Status); refusal != nil {
+	if refusal := oauthError(body, answer.Status, secrets...); refusal != nil {
 		if answer.Status >= 500 || answer.Status == http.StatusTooManyRequests || temporary(refusal) {
 			e := unavailable(whatToken, req, answer)
 			e.Err = refusal
@@ -291,8 +302,9 @@ func tokenAnswer(req *http.Request, answer *safehttp.Answer) ([]byte, error) {
 	return body, nil
 }
 
-// oauthError reads an error response, nil if the body is none.
-func oauthError(body []byte, status int) *oauth.Error {
+// oauthError reads an error response, nil if the body is none. It has none of
+// the secrets that were sent and come back in it.
+func oauthError(body []byte, status int, secrets ...string) *oauth.Error {
 	var fields struct {
 		Code        any `json:"error"`
 		Description any `json:"error_description"`
@@ -307,6 +319,7 @@ func oauthError(body []byte, status int) *oauth.Error {
 	}
 	description, _ := fields.Description.(string)
 	uri, _ := fields.URI.(string)
+	code, description, uri = redact(code, secrets), redact(description, secrets), redact(uri, secrets)
 	return oauth.NewError(oauth.CleanDescription(code), description).WithURI(oauth.CleanDescription(uri)).WithStatus(status)
 }
 

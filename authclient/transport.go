@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,12 +54,16 @@ type Transport struct {
 	net    *network
 
 	flights flights
-	// slot lets one Auth at a time at a provider that is no Locker.
+	// slot lets one Auth or Login at a time.
 	slot chan struct{}
 
+	// work is the lock of a provider that is no Locker: one Auth has it until
+	// what it began has come to its end.
+	work    chan struct{}
+	asked   askedScope
+	unsaved unsaved
+
 	mu sync.Mutex
-	// asked is the scope that was asked for so far.
-	asked string
 	// resourceMetadataURL is that of the last challenge.
 	resourceMetadataURL string
 }
@@ -104,7 +107,13 @@ func WithOAuth(p Provider, baseURL string, o TransportOptions) (*Transport, erro
 		return nil, err
 	}
 	o.Auth.network = n
-	return &Transport{p: p, o: o, server: baseURL, origin: n.server, net: n, slot: make(chan struct{}, 1)}, nil
+	t := &Transport{
+		p: p, o: o, server: baseURL, origin: n.server, net: n,
+		slot: make(chan struct{}, 1), work: make(chan struct{}, 1),
+	}
+	t.o.Auth.unsaved = &t.unsaved
+	t.o.Auth.lock = func(ctx context.Context) (func(), error) { return acquire(ctx, t.work) }
+	return t, nil
 }
 
 // CloseIdleConnections closes connections that are not in use.
@@ -124,6 +133,7 @@ func (t *Transport) FinishAuth(ctx context.Context, callback url.Values) error {
 		o.Callback = url.Values{}
 	}
 	result, err := t.auth(ctx, o)
+	t.asked.refused(err, "")
 	if err == nil && result.Status != Authorized {
 		err = &UnauthorizedError{ServerURL: t.server, Reason: "the login is not finished: begin it again"}
 	}
@@ -150,7 +160,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		challenge := oauth.ExtractChallengeParams(resp.Header)
+		challenge := challengeOf(resp.Header)
 		switch {
 		case resp.StatusCode == http.StatusUnauthorized && reauthorized:
 			drain(resp)
@@ -174,18 +184,43 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
+// Tokens returns the tokens that the next request would bear: the provider's, or
+// newer ones that it could not save; nil if there are none.
+func (t *Transport) Tokens(ctx context.Context) (*Tokens, error) {
+	if t.unsaved.due() {
+		t.saveAgain(ctx)
+	}
+	return t.unsaved.load(ctx, t.p, "")
+}
+
+// saveAgain tries once more to save what could not be saved.
+func (t *Transport) saveAgain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, savePause)
+	defer cancel()
+	lock := t.o.Auth.lock
+	if locker, ok := t.p.(Locker); ok {
+		lock = locker.Lock
+	}
+	unlock, err := lock(ctx)
+	if err != nil {
+		return // somebody works there, who does it too
+	}
+	defer unlock()
+	t.unsaved.save(ctx, t.p)
+}
+
 // tokens returns the tokens to send; nil if there are none. Those that have
-// expired by our clock are refreshed first; if that fails for the moment they
+// expired by our clock are replaced first; if that fails for the moment they
 // are sent as they are. Those that a Prover does not accept, from before it was
 // one, are replaced.
 func (t *Transport) tokens(ctx context.Context) (*Tokens, error) {
-	tokens, err := t.p.Tokens(ctx, "")
+	tokens, err := t.Tokens(ctx)
 	if err != nil || tokens == nil || tokens.AccessToken == "" {
 		return nil, err
 	}
 	prover, proves := t.p.(Prover)
 	unproven := proves && prover.AcceptTokens(ctx, tokens) != nil
-	if !unproven && (!tokens.Expired(t.o.Auth.now()) || tokens.RefreshToken == "" && t.p.RedirectURL() != "") {
+	if !unproven && !tokens.Expired(t.o.Auth.now()) {
 		return tokens, nil
 	}
 	o := t.o.Auth
@@ -215,7 +250,7 @@ func (t *Transport) send(r *http.Request, body *replay, tokens *Tokens) (*http.R
 		if !ok || tokens == nil {
 			return resp, nil
 		}
-		challenge := oauth.ExtractChallengeParams(resp.Header)
+		challenge := challengeOf(resp.Header)
 		wanted := prover.ProofAnswered(r.Context(), ProofAnswer{URL: req.URL, Status: resp.StatusCode, Header: resp.Header, Code: challenge.Error})
 		if !wanted || again || resp.StatusCode != http.StatusUnauthorized {
 			return resp, nil
@@ -258,7 +293,6 @@ func (t *Transport) onUnauthorized(ctx context.Context, c oauth.ChallengeParams,
 	if c.ResourceMetadataURL != "" {
 		t.resourceMetadataURL = c.ResourceMetadataURL
 	}
-	t.asked = ComputeScopeUnion(t.asked, c.Scope)
 	o.ResourceMetadataURL = t.resourceMetadataURL
 	t.mu.Unlock()
 	o.Scope = c.Scope
@@ -279,20 +313,21 @@ func (t *Transport) stepUp(ctx context.Context, c oauth.ChallengeParams, tokens 
 		}
 	}
 	o := t.o.Auth
-	has := ""
 	if tokens != nil {
-		has, o.RefusedToken = tokens.Scope, tokens.AccessToken
+		o.RefusedToken, o.forbidden = tokens.AccessToken, true
 	}
 	t.mu.Lock()
 	if c.ResourceMetadataURL != "" {
 		t.resourceMetadataURL = c.ResourceMetadataURL
 	}
-	t.asked = ComputeScopeUnion(t.asked, has, c.Scope)
-	o.ResourceMetadataURL, o.Scope = t.resourceMetadataURL, t.asked
+	o.ResourceMetadataURL = t.resourceMetadataURL
 	t.mu.Unlock()
+	has := ""
+	o.Scope, has = t.asked.add(tokens, c.Scope)
 	// A refresh cannot widen the scope.
 	o.ForceReauthorization = IsStrictScopeSuperset(o.Scope, has)
 	_, err := t.authorize(ctx, o)
+	t.asked.refused(err, c.Scope)
 	return err
 }
 
@@ -308,8 +343,13 @@ func (t *Transport) refusedAgain(resp *http.Response) error {
 // authorize calls Auth for all requests that need the same, and waits for the
 // user if the provider can.
 func (t *Transport) authorize(ctx context.Context, o Options) (*Tokens, error) {
-	key := strings.Join([]string{o.RefusedToken, o.Scope, o.ResourceMetadataURL, fmt.Sprint(o.ForceReauthorization)}, "\x00")
+	key := strings.Join([]string{o.RefusedToken, o.Scope, o.ResourceMetadataURL, fmt.Sprint(o.ForceReauthorization, o.forbidden)}, "\x00")
 	result, err := t.flights.do(ctx, key, func(ctx context.Context) (Result, error) { return t.auth(ctx, o) })
+	if errors.Is(err, ErrNotSaved) && result.Tokens != nil {
+		// They are good, and kept until they can be saved.
+		t.o.Auth.logger().Warn("the new tokens could not be saved; trying again", "server", bareURL(t.server), "error", err.Error())
+		err = nil
+	}
 	if err != nil {
 		return nil, t.unauthorized(ctx, err)
 	}
@@ -342,13 +382,4 @@ func (t *Transport) unauthorized(ctx context.Context, err error) error {
 		return err
 	}
 	return &UnauthorizedError{ServerURL: t.server, Reason: "no new authorization", Err: err}
-}
-
-// maxDrain is how much of a refusal is read to keep the connection, in bytes.
-const maxDrain = 64 << 10
-
-// drain gives up the response.
-func drain(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
-	_ = resp.Body.Close()
 }

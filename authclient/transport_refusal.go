@@ -20,7 +20,7 @@ func (t *Transport) Authorize(ctx context.Context, r *http.Request, resp *http.R
 	if err != nil {
 		return err
 	}
-	challenge := oauth.ExtractChallengeParams(resp.Header)
+	challenge := challengeOf(resp.Header)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return t.onUnauthorized(ctx, challenge, sent)
@@ -36,7 +36,7 @@ func (t *Transport) sent(ctx context.Context, r *http.Request) (*Tokens, error) 
 	if token == "" {
 		return nil, nil
 	}
-	stored, err := t.p.Tokens(ctx, "")
+	stored, err := t.Tokens(ctx)
 	if err != nil || stored != nil && stored.AccessToken == token {
 		return stored, err
 	}

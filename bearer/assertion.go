@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -35,7 +36,7 @@ type AssertionConfig struct {
 	// Keys sign them.
 	Keys *AssertionKeys
 	// TTL is how long an assertion is good: 5 min if 0, 30 s to 1 h. It never
-	// outlives the access token.
+	// outlives the access token, whose Leeway does not count.
 	TTL time.Duration
 	// Fields are told besides user, client and scopes.
 	Fields IdentityFields
@@ -116,7 +117,9 @@ func NewAssertions(c AssertionConfig) (*Assertions, error) {
 }
 
 // SetHeader tells the server behind who is asking. The error is
-// ErrIdentityTooLarge, or that no assertion could be signed; h is unchanged then.
+// ErrIdentityTooLarge, oauth.ErrInvalidToken for a token that has expired and is
+// accepted only because clocks differ, or that no assertion could be signed; h is
+// unchanged then.
 func (a *Assertions) SetHeader(h http.Header, info *oauth.TokenInfo) error {
 	value, err := a.value(info)
 	if err != nil {
@@ -143,7 +146,7 @@ func (a *Assertions) value(info *oauth.TokenInfo) (string, error) {
 	}
 	claims := a.claims(info)
 	// A verifier may say the same of a token again, or something new.
-	if ok && known.key == keys.signing && now.Before(known.renew) && known.claims.equal(&claims) && known.info.ExpiresAt.Equal(info.ExpiresAt) {
+	if ok && known.key == keys.signing && now.Before(known.renew) && known.claims.equal(&claims) && known.info.ExpiresAt.Equal(info.ExpiresAt) && known.info.Leeway == info.Leeway {
 		return known.value, nil
 	}
 	made, err := a.sign(info, claims, keys.signing, now)
@@ -190,9 +193,15 @@ func (a *Assertions) sign(info *oauth.TokenInfo, claims assertionClaims, key *as
 			return nil, errors.New("what is known of the caller is not UTF-8 and cannot be put into a JWT")
 		}
 	}
-	expires := now.Add(a.config.TTL)
-	if !info.ExpiresAt.IsZero() && info.ExpiresAt.Before(expires) {
-		expires = info.ExpiresAt
+	expires, renew := now.Add(a.config.TTL), now.Add(a.config.TTL-a.config.TTL/5)
+	if !info.ExpiresAt.IsZero() {
+		end := info.ExpiresAt.Add(-info.Leeway)
+		if end.Unix() <= now.Unix() {
+			// Only the difference of clocks lets it in, which is none of the server's
+			// behind: an assertion could only be over, or outlive the token.
+			return nil, refuse(expired, fmt.Errorf("it ended %s ago, and no assertion can be made of it", now.Sub(end)))
+		}
+		expires, renew = earlier(expires, end), earlier(renew, end)
 	}
 	signed := claims
 	signed.IssuedAt, signed.Expires, signed.ID = now.Unix(), expires.Unix(), rand.Text()
@@ -209,5 +218,5 @@ func (a *Assertions) sign(info *oauth.TokenInfo, claims assertionClaims, key *as
 	case a.config.InAuthorization:
 		value = "Bearer " + value
 	}
-	return &assertion{info: info, claims: claims, key: key, renew: now.Add(a.config.TTL - a.config.TTL/5), value: value}, nil
+	return &assertion{info: info, claims: claims, key: key, renew: renew, value: value}, nil
 }

@@ -168,6 +168,11 @@ func TestAssertionClaims(t *testing.T) {
 			with(all, object{"exp": now + 20, "email": nil, "name": nil, "groups": nil}),
 		},
 		{
+			"nor the token's own end, which differing clocks do not move", none,
+			func(i *oauth.TokenInfo) { i.ExpiresAt, i.Leeway = w.now().Add(80*time.Second), time.Minute },
+			with(all, object{"exp": now + 20, "email": nil, "name": nil, "groups": nil}),
+		},
+		{
 			"ttl", func(c *bearer.AssertionConfig) { none(c); c.TTL = time.Minute }, nil,
 			with(all, object{"exp": now + 60, "email": nil, "name": nil, "groups": nil}),
 		},
@@ -190,6 +195,25 @@ func TestAssertionClaims(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// A token that is accepted only because clocks differ makes no assertion: a
+// server that looks at the clock would refuse it.
+func TestNoAssertionOfATokenThatIsOver(t *testing.T) {
+	w := newAssertionWorld(t)
+	a, info := w.assertions(), w.caller()
+	info.ExpiresAt, info.Leeway = w.now().Add(80*time.Second), time.Minute
+	first := w.send(a, info)
+	w.advance(19 * time.Second)
+	if w.send(a, info) != first {
+		t.Error("signed again while the first one lasts")
+	}
+	w.verify(w.jwks(w.keys), first)
+	w.advance(time.Second)
+	h := http.Header{"Keep": {"1"}}
+	if err := a.SetHeader(h, info); !errors.Is(err, oauth.ErrInvalidToken) || !strings.Contains(err.Error(), "Token has expired") || len(h) != 1 {
+		t.Errorf("%v, headers %v", err, h)
 	}
 }
 

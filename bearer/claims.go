@@ -48,6 +48,16 @@ func (c claims) firstText(names ...string) (value, name string, err error) {
 	return "", "", nil
 }
 
+// dropNulls removes the named members that are null, which many servers write for
+// what they do not know.
+func (c claims) dropNulls(names ...string) {
+	for _, name := range names {
+		if value, ok := c[name]; ok && value == nil {
+			delete(c, name)
+		}
+	}
+}
+
 // list returns a member that is a string or an array of strings (RFC 7519
 // §4.1.3), nil if it is absent.
 func (c claims) list(name string) ([]string, error) {
@@ -135,13 +145,12 @@ func (c claims) lifetime(now time.Time, skew time.Duration) (expires time.Time, 
 	return expires, nil
 }
 
-// acceptedUntil is TokenInfo.ExpiresAt of a token that expires then: the Guard
-// compares without a skew of its own.
-func acceptedUntil(expires time.Time, skew time.Duration) time.Time {
-	if expires.IsZero() {
-		return expires
+// setExpiry says when the token expires, if it does: the Guard compares without a
+// skew of its own.
+func setExpiry(info *oauth.TokenInfo, expires time.Time, skew time.Duration) {
+	if !expires.IsZero() {
+		info.ExpiresAt, info.Leeway = expires.Add(skew), skew
 	}
-	return expires.Add(skew)
 }
 
 // accessToken refuses what is not an access token, or not one for Bearer.

@@ -50,6 +50,7 @@ type fresh[T any] struct {
 	renewed time.Time   // when renew last began an attempt
 }
 
+// version is what was loaded, and when that began and ended.
 type version[T any] struct {
 	value         *T
 	began, loaded time.Time
@@ -81,7 +82,7 @@ func (f *fresh[T]) get(ctx context.Context) (*T, error) {
 
 // renew loads a newer version now, unless it did so less than gap ago: then it
 // returns what the last attempt ended with, and asked is false.
-func (f *fresh[T]) renew(ctx context.Context) (value *T, asked bool, err error) {
+func (f *fresh[T]) renew(ctx context.Context) (v version[T], asked bool, err error) {
 	a, failure := f.join(ctx, func(now time.Time) bool {
 		if since(now, f.renewed) < f.gap || !f.recovered(now) {
 			return false
@@ -90,19 +91,14 @@ func (f *fresh[T]) renew(ctx context.Context) (value *T, asked bool, err error) 
 		return true
 	})
 	if a == nil {
-		value, err = f.settle(failure)
-		return value, false, err
+		if failure != nil {
+			return v, false, f.unavailable(failure)
+		}
+		return *f.current.Load(), false, nil
 	}
-	value, err = f.wait(ctx, a)
-	return value, true, err
-}
-
-// began returns when the load of the current version began; zero without one.
-func (f *fresh[T]) began() time.Time {
-	if v := f.current.Load(); v != nil {
-		return v.began
-	}
-	return time.Time{}
+	v.value, err = f.wait(ctx, a)
+	v.began = a.began
+	return v, true, err
 }
 
 // recovered reports, with f.mu held, whether the last failure may be forgotten.

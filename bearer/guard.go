@@ -3,7 +3,6 @@ package bearer
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -55,6 +54,8 @@ type Guard struct {
 	logger        *slog.Logger
 	sessionKey    func() (SessionKey, error)
 	streams       *streams
+	// warned is when trouble was last told, in ns since 1970.
+	warned atomic.Int64
 	// advised is set once the advice about an unlisted resource URL is logged.
 	advised atomic.Bool
 }
@@ -106,44 +107,6 @@ func NewGuard(config GuardConfig) (*Guard, error) {
 		return nil, err
 	}
 	return g, nil
-}
-
-// NotAlone tells the guard, before its first request, that there are resources of
-// other guards at its origin. The audience of a token is then not taken for a
-// resource above it.
-func (g *Guard) NotAlone() {
-	for _, res := range g.resources {
-		res.notAlone.Store(true)
-	}
-}
-
-// checkTogether checks what concerns more than one resource.
-func (g *Guard) checkTogether() error {
-	identifiers := make([]string, 0, len(g.resources))
-	defaultResource := ""
-	byPath := map[string]string{}
-	for _, res := range g.resources {
-		identifiers = append(identifiers, res.Identifier)
-		if other, taken := byPath[res.path]; taken {
-			return fmt.Errorf("resources %q and %q guard the same path %q (case is ignored); give each its own", other, res.Identifier, res.path)
-		}
-		byPath[res.path] = res.Identifier
-		if !res.Default {
-			continue
-		}
-		if defaultResource != "" {
-			return fmt.Errorf("resources %q and %q are both the default; mark one only", defaultResource, res.Identifier)
-		}
-		defaultResource = res.Identifier
-	}
-	set, err := oauth.NewResourceSet(identifiers, -1)
-	if err != nil {
-		return err
-	}
-	if len(g.resources) == 1 {
-		g.resources[0].alone = set
-	}
-	return nil
 }
 
 // Decision is what Check found out about a request.
@@ -464,8 +427,9 @@ func (c *check) logRefusal() {
 	level := slog.LevelDebug
 	switch status := c.refused.err.HTTPStatus(); {
 	case c.request.Context().Err() != nil: // the client went away
-	case status == http.StatusServiceUnavailable:
+	case status == http.StatusServiceUnavailable && c.guard.warns(c.guard.now()):
 		level = slog.LevelWarn
+	case status == http.StatusServiceUnavailable: // which clients can cause in numbers
 	case status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	}
@@ -478,6 +442,14 @@ func (c *check) logRefusal() {
 		slog.Int("status", c.refused.err.HTTPStatus()),
 		slog.String("error", c.refused.err.Code),
 		slog.String("reason", c.refused.err.Error()))
+}
+
+// warnGap is the least time between two warnings about trouble.
+const warnGap = 10 * time.Second
+
+func (g *Guard) warns(now time.Time) bool {
+	last := g.warned.Load()
+	return now.UnixNano()-last >= int64(warnGap) && g.warned.CompareAndSwap(last, now.UnixNano())
 }
 
 // adviseResourceLine logs once that a client knocks at a path that no

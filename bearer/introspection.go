@@ -1,6 +1,7 @@
 package bearer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -44,6 +46,11 @@ type IntrospectionConfig struct {
 	// Issuer is what iss must be if the answer has one, and whose tokens they
 	// are if it has none. Default: the issuer of Discovery.
 	Issuer string
+	// UserClaim is the member that identifies the user, a string or a whole number.
+	// Default: sub, and in an answer without one username, which RFC 7662 §2.2 has
+	// for people; then UserID is the name after "username:", so that nobody is
+	// taken for somebody else by choosing a name that is that one's sub.
+	UserClaim string
 	// Skew is how far the issuer's clock may differ from ours, 60 s if 0, none
 	// if below 0.
 	Skew time.Duration
@@ -67,6 +74,8 @@ type IntrospectionVerifier struct {
 	client    *http.Client
 	flights   singleflight.Group
 	complaint rareLog
+	oddity    rareLog
+	nobody    sync.Once
 }
 
 // NewIntrospectionVerifier checks the configuration. It does no I/O.
@@ -96,7 +105,8 @@ func NewIntrospectionVerifier(c IntrospectionConfig) (*IntrospectionVerifier, er
 	}
 	c.Skew, c.Now, c.Logger = skewOr(c.Skew), clockOr(c.Now), loggerOr(c.Logger)
 	return &IntrospectionVerifier{
-		config: c, client: upstreamClient(c.Client), complaint: rareLog{now: c.Now, logger: c.Logger},
+		config: c, client: upstreamClient(c.Client),
+		complaint: rareLog{now: c.Now, logger: c.Logger}, oddity: rareLog{now: c.Now, logger: c.Logger},
 	}, nil
 }
 
@@ -155,7 +165,7 @@ func (v *IntrospectionVerifier) introspect(ctx context.Context, token string) (V
 	until := now.Add(v.config.MaxCache)
 	if !info.ExpiresAt.IsZero() {
 		// Beyond its expiry the server is asked again, skew or not.
-		until = earlier(until, info.ExpiresAt.Add(-v.config.Skew))
+		until = earlier(until, info.ExpiresAt.Add(-info.Leeway))
 	}
 	return Verdict{Info: info, Until: until}, nil
 }
@@ -246,7 +256,8 @@ func refusesCredentials(answer *safehttp.Answer) bool {
 }
 
 // judge reads an answer (RFC 7662 §2.2). An error that is not
-// oauth.ErrInvalidToken means that the answer makes no sense.
+// oauth.ErrInvalidToken means that the answer makes no sense. What is odd about one
+// token only is a refusal of that one: to ask again would change nothing.
 func (v *IntrospectionVerifier) judge(body []byte, now time.Time) (*oauth.TokenInfo, error) {
 	answer, err := parseClaims(body)
 	if err != nil {
@@ -259,24 +270,10 @@ func (v *IntrospectionVerifier) judge(body []byte, now time.Time) (*oauth.TokenI
 	default:
 		return nil, errors.New("the introspection answer: active is neither true nor false")
 	}
-	info := &oauth.TokenInfo{}
-	var problems []error
-	text := func(field *string, names ...string) {
-		value, _, err := answer.firstText(names...)
-		*field = value
-		problems = append(problems, err)
-	}
-	text(&info.Issuer, "iss")
-	text(&info.UserID, "sub")
-	text(&info.ClientID, "client_id", "azp")
-	var tokenType string
-	text(&tokenType, "token_type")
-	info.Audience, err = answer.list("aud")
-	problems = append(problems, err)
-	info.Scopes, _, err = answer.scopes("scope")
-	problems = append(problems, err)
-	if err := errors.Join(problems...); err != nil {
-		return nil, fmt.Errorf("the introspection answer: %w", err)
+	info, named, err := v.read(answer)
+	if err != nil {
+		v.oddity.warn("the introspection endpoint says something about a token that cannot be understood; the token is refused", err)
+		return nil, refuse("Token is malformed", fmt.Errorf("the introspection answer: %w", err))
 	}
 	if info.Issuer == "" {
 		info.Issuer = v.config.Issuer
@@ -289,15 +286,59 @@ func (v *IntrospectionVerifier) judge(body []byte, now time.Time) (*oauth.TokenI
 	if err != nil {
 		return nil, err
 	}
-	info.ExpiresAt = acceptedUntil(expires, v.config.Skew)
-	if !isBearerType(tokenType) {
+	setExpiry(info, expires, v.config.Skew)
+	if tokenType, err := answer.text("token_type"); err != nil || !isBearerType(tokenType) {
 		return nil, refuse("Token cannot be used as a Bearer token", fmt.Errorf("its token_type is %.40q", tokenType))
 	}
 	if err := answer.accessToken(); err != nil {
 		return nil, err
 	}
-	info.Extra = answer.rest("active", "iss", "sub", "client_id", "aud", "scope", "exp", "token_type")
+	info.Extra = answer.rest(named...)
+	if info.UserID == "" && !isMachines(info) {
+		v.nobody.Do(func() {
+			v.config.Logger.Warn("the introspection endpoint does not say whose a token is, so that MCP sessions end with their access token; if another member of the answer does, write it as user_claim",
+				slog.String("user_claim", cmp.Or(v.config.UserClaim, "sub")))
+		})
+	}
 	return info, nil
+}
+
+// read gathers what an answer says of a token, and the members that need not be
+// repeated among the others.
+func (v *IntrospectionVerifier) read(answer claims) (info *oauth.TokenInfo, named []string, err error) {
+	answer.dropNulls("iss", "sub", "username", v.config.UserClaim, "client_id", "azp", "cid", "aud", "scope", "scp", "token_type", "exp", "nbf", "iat")
+	info = &oauth.TokenInfo{}
+	var problems [5]error
+	var scopeMember, clientMember, userMember string
+	info.Issuer, problems[0] = answer.text("iss")
+	info.Audience, problems[1] = answer.list("aud")
+	info.Scopes, scopeMember, problems[2] = answer.scopes("scope", "scp")
+	info.ClientID, clientMember, problems[3] = answer.firstText("client_id", "azp", "cid")
+	info.UserID, userMember, problems[4] = v.user(answer)
+	return info, []string{"active", "iss", userMember, clientMember, "aud", "scope", scopeMember, "exp", "token_type"}, errors.Join(problems[:]...)
+}
+
+// usernamePrefix begins the UserID that a username makes where there is no sub.
+const usernamePrefix = "username:"
+
+// user returns whose the token is, "" if the answer does not tell, and the member
+// that says so.
+func (v *IntrospectionVerifier) user(answer claims) (user, member string, err error) {
+	if v.config.UserClaim != "" {
+		user, err = answer.id(v.config.UserClaim)
+		return user, v.config.UserClaim, err
+	}
+	if user, err = answer.id("sub"); user != "" || err != nil {
+		if strings.HasPrefix(user, usernamePrefix) {
+			return "", "sub", fmt.Errorf("sub begins with %s, as the users of answers without sub do; write user_claim sub if all answers have one", usernamePrefix)
+		}
+		return user, "sub", err
+	}
+	name, err := answer.id("username")
+	if name != "" {
+		name = usernamePrefix + name
+	}
+	return name, "", err
 }
 
 // isBearerType reports whether a token of this token_type may come as Bearer.

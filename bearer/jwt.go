@@ -314,7 +314,8 @@ func (v *JWTVerifier) checkPayload(payload claims) (info *oauth.TokenInfo, named
 	if err != nil {
 		return nil, named, err
 	}
-	info = &oauth.TokenInfo{Issuer: issuer, ExpiresAt: acceptedUntil(expires, v.config.Skew)}
+	info = &oauth.TokenInfo{Issuer: issuer}
+	setExpiry(info, expires, v.config.Skew)
 	if info.Audience, err = payload.list("aud"); err != nil {
 		return nil, named, refuse("Token is malformed", err)
 	}

@@ -87,7 +87,7 @@ func TestJWTIsAccepted(t *testing.T) {
 			}
 			want := &oauth.TokenInfo{
 				Token: token, ClientID: "client", UserID: "alice", Scopes: []string{"mcp:read", "mcp:write"},
-				ExpiresAt: time.Unix(4000000060, 0), Audience: []string{"https://mcp.example.com/mcp"}, Issuer: i.URL,
+				ExpiresAt: time.Unix(4000000060, 0), Leeway: time.Minute, Audience: []string{"https://mcp.example.com/mcp"}, Issuer: i.URL,
 				Extra: map[string]any{
 					"email": "a@example.com", "groups": []any{"x"}, "id": int64(12345678901), "ratio": 0.5,
 					"nested": map[string]any{"n": []any{int64(1)}}, "iat": int64(1000000000), "jti": "1",

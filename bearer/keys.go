@@ -268,17 +268,18 @@ func (s *keySource) verify(ctx context.Context, id string, method jwt.SigningMet
 		return set, err // keys that were tried are answer enough
 	case loadErr != nil:
 		return nil, loadErr
-	case newer != set:
-		known, err = newer.verify(id, method, check)
+	case newer.value != set:
+		known, err = newer.value.verify(id, method, check)
 	}
 	switch {
-	case err != nil && !asked && (issued.IsZero() || !issued.Before(s.document.began())):
+	case err == nil:
+	case !asked && (issued.IsZero() || !issued.Before(newer.began)):
 		return nil, oauth.ErrTemporarilyUnavailable.
 			Describe("The key of the token is not known, and the authorization server was asked for its keys a moment ago. Try again later.").Because(err)
 	case !known:
 		return nil, err
 	}
-	return newer, err
+	return newer.value, err
 }
 
 // current reports whether set is still what the issuer publishes.

@@ -29,8 +29,50 @@ func TestKeyRotation(t *testing.T) {
 	if _, err := v.VerifyAccessToken(t.Context(), newer.token(nil, i.claims(nil))); err != nil {
 		t.Errorf("a new key is found when a token names it: %v", err)
 	}
-	_, err := v.VerifyAccessToken(t.Context(), older.token(nil, i.claims(nil)))
+	_, err := v.VerifyAccessToken(t.Context(), older.token(nil, i.claims(longAgo())))
 	wantError(t, err, oauth.ErrInvalidToken, "Token is signed with a key that the authorization server does not publish")
+}
+
+// longAgo makes a token that was issued before its keys were last loaded, whatever
+// the skew.
+func longAgo() object { return object{"iat": time.Now().Unix() - 120} }
+
+// Anybody can use up the throttle with a key id of his own. Then nobody knows
+// whether a key is new: that is no fault of the token, and is not remembered.
+func TestNewKeyAfterAStrangers(t *testing.T) {
+	for _, kid := range []any{"2", nil} {
+		i := newIssuer(t)
+		var c clock
+		older, newer, stranger := newEC("1", elliptic.P256()), newEC("2", elliptic.P256()), newEC("9", elliptic.P256())
+		direct := newJWT(t, i, bearer.JWTConfig{Now: c.now}, older)
+		v := remembering(t, direct, bearer.TokenCacheConfig{Now: c.now})
+		verify := func(token string) error {
+			_, err := v.VerifyAccessToken(t.Context(), token)
+			return err
+		}
+		before := older.token(nil, i.claims(nil))
+		if err := verify(before); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, verify(stranger.token(nil, i.claims(nil))), oauth.ErrInvalidToken, "Token is signed with a key")
+		i.answer(jwksPath, 200, jwks(older.jwk(nil), newer.jwk(nil)))
+		genuine := newer.token(object{"kid": kid}, i.claims(nil))
+		for range 3 {
+			wantError(t, verify(genuine), oauth.ErrTemporarilyUnavailable, "The key of the token is not known")
+			wantError(t, verify(stranger.token(object{"kid": "8"}, i.claims(object{"iat": nil}))), oauth.ErrTemporarilyUnavailable, "")
+			wantError(t, verify(stranger.token(object{"kid": kid}, i.claims(longAgo()))), oauth.ErrInvalidToken, "")
+			if err := verify(older.token(nil, i.claims(nil))); err != nil {
+				t.Errorf("a known key: %v", err)
+			}
+		}
+		if n := i.count(jwksPath); n != 2 {
+			t.Errorf("%d requests for the JWKS, want 2", n)
+		}
+		c.advance(31 * time.Second)
+		if err := verify(genuine); err != nil {
+			t.Errorf("a new key: %v", err)
+		}
+	}
 }
 
 func TestKeyRotationWithoutKeyIDs(t *testing.T) {
@@ -44,7 +86,7 @@ func TestKeyRotationWithoutKeyIDs(t *testing.T) {
 	if _, err := v.VerifyAccessToken(t.Context(), newer.token(object{"kid": nil}, i.claims(nil))); err != nil {
 		t.Error(err)
 	}
-	_, err := v.VerifyAccessToken(t.Context(), older.token(object{"kid": nil}, i.claims(nil)))
+	_, err := v.VerifyAccessToken(t.Context(), older.token(object{"kid": nil}, i.claims(longAgo())))
 	wantError(t, err, oauth.ErrInvalidToken, "Token signature is not valid")
 	if n := i.count(jwksPath); n != 2 {
 		t.Errorf("%d requests for the JWKS, want 2", n)
@@ -63,7 +105,7 @@ func TestUnknownKeyStorm(t *testing.T) {
 		var group sync.WaitGroup
 		for n := range 50 {
 			group.Go(func() {
-				token := stranger.token(object{"kid": "stranger" + strings.Repeat("x", n)}, i.claims(nil))
+				token := stranger.token(object{"kid": "stranger" + strings.Repeat("x", n)}, i.claims(longAgo()))
 				_, err := v.VerifyAccessToken(t.Context(), token)
 				wantError(t, err, oauth.ErrInvalidToken, "Token is signed with a key")
 			})

@@ -1,6 +1,7 @@
 package bearer
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -20,6 +21,14 @@ type rareLog struct {
 }
 
 func (l *rareLog) error(message string, err error, attrs ...any) {
+	l.write(slog.LevelError, message, err, attrs)
+}
+
+func (l *rareLog) warn(message string, err error, attrs ...any) {
+	l.write(slog.LevelWarn, message, err, attrs)
+}
+
+func (l *rareLog) write(level slog.Level, message string, err error, attrs []any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -27,5 +36,5 @@ func (l *rareLog) error(message string, err error, attrs ...any) {
 		return
 	}
 	l.last = now
-	l.logger.Error(message, append(attrs, slog.Any("error", err))...)
+	l.logger.Log(context.Background(), level, message, append(attrs, slog.Any("error", err))...)
 }

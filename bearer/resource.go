@@ -243,16 +243,10 @@ func checkNeededScopes(setting string, scopes []string) error {
 
 func (g *guardedResource) setRules() error {
 	for _, rule := range g.Paths {
+		if err := CheckPathPattern(rule.Pattern, g.path); err != nil {
+			return err
+		}
 		pattern, prefix := strings.CutSuffix(rule.Pattern, "*")
-		if err := checkSitePath(pattern); err != nil {
-			return fmt.Errorf("path rule %q %w", rule.Pattern, err)
-		}
-		if strings.Contains(pattern, "*") {
-			return fmt.Errorf("path rule %q: a * is understood at the end only; write one rule for each path", rule.Pattern)
-		}
-		if !liesBelow(pattern, g.path) {
-			return fmt.Errorf("path rule %q lies outside of the resource; write a site path that begins with %q", rule.Pattern, g.path)
-		}
 		if len(rule.Scopes) == 0 {
 			return fmt.Errorf("path rule %q names no scope; write the scopes that it needs", rule.Pattern)
 		}
@@ -261,6 +255,22 @@ func (g *guardedResource) setRules() error {
 		}
 		g.rules = append(g.rules, scopeRule{sitePattern{strings.ToLower(pattern), prefix}, slices.Clone(rule.Scopes)})
 		g.addGrantable(rule.Scopes)
+	}
+	return nil
+}
+
+// CheckPathPattern returns an error unless pattern can be that of a PathRule in a
+// resource with the path, "/" for a whole site.
+func CheckPathPattern(pattern, path string) error {
+	plain, _ := strings.CutSuffix(pattern, "*")
+	if err := checkSitePath(plain); err != nil {
+		return fmt.Errorf("path rule %q %w", pattern, err)
+	}
+	if strings.Contains(plain, "*") {
+		return fmt.Errorf("path rule %q: a * is understood at the end only; write one rule for each path", pattern)
+	}
+	if path = strings.ToLower(path); !liesBelow(plain, path) {
+		return fmt.Errorf("path rule %q lies outside of the resource; write a site path that begins with %q", pattern, path)
 	}
 	return nil
 }
@@ -328,9 +338,15 @@ func (g *guardedResource) checkDocumentation() error {
 	if g.Documentation == "" {
 		return nil
 	}
-	u, err := url.Parse(g.Documentation)
+	return CheckDocumentation(g.Documentation)
+}
+
+// CheckDocumentation returns an error unless s can be the URL of a resource's
+// documentation.
+func CheckDocumentation(s string) error {
+	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
-		return fmt.Errorf("documentation %q must be an absolute https or http URL", g.Documentation)
+		return fmt.Errorf("documentation %q must be an absolute https or http URL", s)
 	}
 	return nil
 }

@@ -150,10 +150,11 @@ func (s *session) bind(h http.Header, owner sessionOwner) error {
 }
 
 // parts are what the MAC is over. A user is (issuer, sub); a machine is its
-// client; what is neither is its token.
+// client; what is neither is its token, since all users of a client may have such
+// tokens.
 func (o *sessionOwner) parts(id string) [][]byte {
 	kind, owner := "user", o.info.UserID
-	if owner == "" {
+	if owner == "" && isMachines(o.info) {
 		kind, owner = "client", o.info.ClientID
 	}
 	if owner == "" {
@@ -161,6 +162,22 @@ func (o *sessionOwner) parts(id string) [][]byte {
 		kind, owner = "token", string(sum[:])
 	}
 	return [][]byte{[]byte(sessionDomain), []byte(o.resource), []byte(o.info.Issuer), []byte(kind), []byte(owner), []byte(id)}
+}
+
+// isMachines reports whether a token without a user is known to be its client's
+// own. RFC 9068 §2.2 and most servers give such tokens a sub; of those that do not,
+// some say how the token was obtained, or what it stands for: grant_type or gty
+// (Auth0), idtyp (Entra). Without that it may be anybody's who uses the client.
+func isMachines(info *oauth.TokenInfo) bool {
+	if info.UserID != "" {
+		return false
+	}
+	for _, name := range []string{"grant_type", "gty"} {
+		if grant := info.Extra[name]; grant == "client_credentials" || grant == "client-credentials" {
+			return true
+		}
+	}
+	return info.Extra["idtyp"] == "app"
 }
 
 // sessionRefusal is the answer to a request with a session id that cannot be

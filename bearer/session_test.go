@@ -45,7 +45,10 @@ func startSessionServer(t testing.TB, key func() (bearer.SessionKey, error), cha
 			"alice-phone":   token("https://a.example", "alice", "phone"),
 			"bob":           token("https://a.example", "bob", "app"),
 			"namesake":      token("https://b.example", "alice", "app"),
-			"machine":       token("https://a.example", "", "alice"),
+			"machine":       machine(token("https://a.example", "", "alice")),
+			"machine-again": machine(token("https://a.example", "", "alice")),
+			"unsaid":        token("https://a.example", "", "app"),
+			"unsaid-other":  token("https://a.example", "", "app"),
 			"nobody":        token("", "", ""),
 			"nobody-else":   token("", "", ""),
 		},
@@ -64,6 +67,12 @@ func startSessionServer(t testing.TB, key func() (bearer.SessionKey, error), cha
 		}
 	})))
 	return s
+}
+
+// machine makes a token one that its client has for itself.
+func machine(info oauth.TokenInfo) oauth.TokenInfo {
+	info.Extra = map[string]any{"grant_type": "client_credentials"}
+	return info
 }
 
 // call sends a request with a token and more headers.
@@ -162,11 +171,18 @@ func TestSessionSplicing(t *testing.T) {
 			t.Errorf("%s: %d", rule, resp.StatusCode)
 		}
 	}
-	// Tokens that name nobody have sessions of their own.
-	nobody := s.begin(t, "/mcp", "nobody", "n")
-	for token, status := range map[string]int{"nobody": 200, "nobody-else": 404} {
-		if resp, _ := s.call(t, "POST", "/mcp", token, http.Header{"Mcp-Session-Id": {nobody}}); resp.StatusCode != status {
-			t.Errorf("%s: %d, want %d", token, resp.StatusCode, status)
+	// Tokens that name nobody have sessions of their own: two users of one client may
+	// have such tokens. Those of a machine share the sessions of their client.
+	for token, others := range map[string]map[string]int{
+		"nobody":  {"nobody": 200, "nobody-else": 404},
+		"unsaid":  {"unsaid": 200, "unsaid-other": 404, "machine": 404, "alice": 404},
+		"machine": {"machine": 200, "machine-again": 200, "unsaid": 404, "alice": 404},
+	} {
+		bound := s.begin(t, "/mcp", token, "n")
+		for other, status := range others {
+			if resp, _ := s.call(t, "POST", "/mcp", other, http.Header{"Mcp-Session-Id": {bound}}); resp.StatusCode != status {
+				t.Errorf("%s in the session of %s: %d, want %d", other, token, resp.StatusCode, status)
+			}
 		}
 	}
 }

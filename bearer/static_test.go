@@ -73,7 +73,7 @@ func TestStaticKeys(t *testing.T) {
 	}{
 		{"sha" + random, oauth.TokenInfo{
 			ClientID: "sha", UserID: "alice", Scopes: []string{"a"}, Audience: []string{staticResource},
-			Extra: map[string]any{"key_id": "sha", "groups": []any{"g"}, "email": "a@b.c", "name": "Al"},
+			Extra: map[string]any{"key_id": "sha", "groups": []any{"g"}, "email": "a@b.c", "email_verified": true, "name": "Al"},
 		}},
 		{"mac" + random, oauth.TokenInfo{
 			ClientID: "ci", UserID: "bob", Audience: []string{"https://other.example"}, ExpiresAt: expires, Extra: map[string]any{"key_id": "mac"},

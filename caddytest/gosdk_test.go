@@ -109,7 +109,7 @@ func TestGoSDKWithProvider(t *testing.T) {
 
 			first := newGosdkUser(t, file, server)
 			before := first.connect(t, server, adapter).whoami(t)
-			if first.logins != 1 || before.Scope != "mcp:read" {
+			if first.logins != 1 || before.Scope != "mcp:read offline_access" {
 				t.Fatalf("%d logins, scope %q", first.logins, before.Scope)
 			}
 
@@ -138,7 +138,7 @@ func TestGoSDKWithProvider(t *testing.T) {
 				t.Fatalf("%+v, error %v", answer, err)
 			}
 			scopes := strings.Fields(client.whoami(t).Scope)
-			if diff := cmp.Diff([]string{"mcp:notes", "mcp:read"}, scopes, cmpopts.SortSlices(strings.Compare)); diff != "" || third.logins != 1 {
+			if diff := cmp.Diff([]string{"mcp:notes", "mcp:read", "offline_access"}, scopes, cmpopts.SortSlices(strings.Compare)); diff != "" || third.logins != 1 {
 				t.Errorf("after the step-up: %d logins, scopes (-want +got):\n%s", third.logins, diff)
 			}
 		})

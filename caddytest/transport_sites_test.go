@@ -182,12 +182,13 @@ func TestTransportUserGrants(t *testing.T) {
 		b.follow()
 		b.allow()
 		b.submit(url.Values{"username": {"carol"}, "password": {"remote password"}})
+		b.follow()
 	}
 	connect(person, "alice", "correct horse")
 	if !strings.Contains(person.page, "is connected") || person.resp.StatusCode != 200 {
 		t.Fatalf("%s %d %s", person.at, person.resp.StatusCode, person.page)
 	}
-	used := person.at.String()
+	used := strings.Replace(person.at.String(), "/finish?", "/callback?", 1)
 
 	session, err := plainClient(t, c.Origin+"/mcp", bearerHeader(alice))
 	if err != nil {

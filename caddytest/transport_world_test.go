@@ -1,6 +1,7 @@
 package caddytest_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,6 +28,10 @@ type remote struct {
 	expiresIn int
 	// scope is what every request to /mcp needs.
 	scope string
+	// hidden has the metadata where only the challenge says.
+	hidden bool
+	// issuer is the authorization server if it is another one.
+	issuer string
 	// token, if set, answers at the token endpoint in place of us.
 	token http.HandlerFunc
 	// serve answers requests with a good token.
@@ -41,8 +46,15 @@ func newRemote(t *testing.T) *remote {
 	t.Helper()
 	r := &remote{t: t, valid: map[string]string{}, refresh: "seed", expiresIn: 3600}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/.well-known/oauth-protected-resource/mcp", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, 200, map[string]any{"resource": r.URL + "/mcp", "authorization_servers": []string{r.URL}})
+	mux.HandleFunc("/.well-known/oauth-protected-resource/mcp", func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		hidden, issuer := r.hidden, r.issuer
+		r.mu.Unlock()
+		if hidden && !req.URL.Query().Has("here") {
+			http.NotFound(w, req)
+			return
+		}
+		writeJSON(w, 200, map[string]any{"resource": r.URL + "/mcp", "authorization_servers": []string{cmp.Or(issuer, r.URL)}})
 	})
 	mux.HandleFunc("/.well-known/oauth-authorization-server", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, 200, map[string]any{
@@ -125,7 +137,7 @@ func (r *remote) serveMCP(w http.ResponseWriter, req *http.Request) {
 	scope, good := r.valid[strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")]
 	needed, serve := r.scope, r.serve
 	r.mu.Unlock()
-	challenge := fmt.Sprintf(`resource_metadata="%s/.well-known/oauth-protected-resource/mcp"`, r.URL)
+	challenge := fmt.Sprintf(`resource_metadata="%s/.well-known/oauth-protected-resource/mcp?here"`, r.URL)
 	switch {
 	case !good:
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", `+challenge)
@@ -169,6 +181,15 @@ func (r *remote) take() []*http.Request {
 	defer r.mu.Unlock()
 	taken := r.seen
 	r.seen, r.bodies = nil, nil
+	return taken
+}
+
+// takeBodies returns the bodies that the MCP server got since the last call.
+func (r *remote) takeBodies() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.bodies
+	r.bodies = nil
 	return taken
 }
 

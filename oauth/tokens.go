@@ -94,6 +94,9 @@ type TokenInfo struct {
 	// difference of clocks that the verifier allows for. It is zero if the token
 	// does not tell.
 	ExpiresAt time.Time
+	// Leeway is the difference of clocks in ExpiresAt: the token itself says that it
+	// expires so much earlier.
+	Leeway time.Duration
 	// Audience are the audiences that the token names (RFC 7519 §4.1.3,
 	// RFC 7662 §2.2), as it spells them.
 	Audience []string

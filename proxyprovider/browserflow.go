@@ -93,6 +93,9 @@ func (cfg *BrokerConfig) setFlowDefaults() error {
 		*remember = defaultRemember
 	case *remember > maxRemember:
 		return errors.New("consent is remembered for 400 days at most: browsers keep no cookie longer")
+	case *remember > 0 && *remember < 24*time.Hour:
+		// The page counts in days, and would not offer it at all.
+		return errors.New("consent is remembered for a day at least, or not at all (remember off)")
 	}
 	preregistered, _ := cfg.ClientStore.(authserver.PreregisteredStore)
 	for _, id := range cfg.Consent.Skip {

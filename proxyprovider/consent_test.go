@@ -246,6 +246,7 @@ func TestNewBrokerRefuses(t *testing.T) {
 		{"a logo elsewhere", func(c *proxyprovider.BrokerConfig) { c.Consent.LogoURL = "https://cdn.example/logo.png" }, "absolute path on this site"},
 		{"a logo elsewhere in short", func(c *proxyprovider.BrokerConfig) { c.Consent.LogoURL = "//cdn.example/logo.png" }, "absolute path on this site"},
 		{"a color that is more", func(c *proxyprovider.BrokerConfig) { c.Consent.Color = "#fff;}" }, "of the form"},
+		{"too short a memory", func(c *proxyprovider.BrokerConfig) { c.Consent.Remember = 23 * 3600e9 }, "a day at least"},
 		{"too long a memory", func(c *proxyprovider.BrokerConfig) { c.Consent.Remember = 401 * 24 * 3600e9 }, "400 days"},
 		{"skipping a registered client", func(c *proxyprovider.BrokerConfig) { c.Consent.Skip = []string{webClient} }, "cannot be skipped"},
 	}

@@ -28,7 +28,6 @@ import (
 // The SDK asks for a token before each request, and sends a request that was
 // refused once more.
 type Handler struct {
-	p         authclient.Provider
 	transport *authclient.Transport
 }
 
@@ -43,14 +42,14 @@ func NewHandler(p authclient.Provider, serverURL string, o authclient.TransportO
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{p: p, transport: transport}, nil
+	return &Handler{transport: transport}, nil
 }
 
 // TokenSource returns the stored token, nil if there is none. One that has
 // expired is returned too: the server's refusal renews it, in Authorize, since
 // the SDK holds a lock here.
 func (h *Handler) TokenSource(ctx context.Context) (oauth2.TokenSource, error) {
-	tokens, err := h.p.Tokens(ctx, "")
+	tokens, err := h.transport.Tokens(ctx)
 	if err != nil || tokens == nil || tokens.AccessToken == "" {
 		return nil, err
 	}
