@@ -22,7 +22,7 @@ var unreadable = map[string]func(s *scripted, path string){
 	"a maintenance page":     func(s *scripted, path string) { s.handle(path, page) },
 	"503":                    func(s *scripted, path string) { s.status(path, 503) },
 	"a redirect to a login": func(s *scripted, path string) {
-		s.handle(path, http.RedirectHandler("https://login.example/", 302).ServeHTTP)
+		s.handle(path, http.RedirectHandler("https://login.example/", http.StatusFound).ServeHTTP)
 	},
 	"404 of a new instance": func(s *scripted, path string) { s.handle(path, nil) },
 }
