@@ -19,6 +19,11 @@ import (
 func TestBadInput(t *testing.T) {
 	idp, b := newScriptedIDP(t), newBackend(t)
 	c := loadCaddy(t, fmt.Sprintf(scriptedProxySite, idp.URL, "rate_limit off", b.addr()))
+	for end := time.Now().Add(10 * time.Second); idp.count("/keys") == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the keys of the identity provider were not loaded")
+		}
+	}
 	id := c.register(testRedirect)
 	form := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	asJSON := http.Header{"Content-Type": {"application/json"}}
