@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -131,15 +132,20 @@ func loadCaddy(t testing.TB, caddyfile string) *caddyInstance {
 	return c
 }
 
-// freePort is a TCP port on which nothing listened a moment ago.
+// freePort is a TCP port on which nothing listened a moment ago. It is below those
+// that systems hand out by themselves, to servers of the test and to connections.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", "localhost:"+strconv.Itoa(20_000+rand.IntN(12_000))); err == nil {
+			defer l.Close()
+			return l.Addr().(*net.TCPAddr).Port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal(err)
+	return 0
 }
 
 // startMCPServer runs the example MCP server until the test ends and returns
