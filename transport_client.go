@@ -16,6 +16,10 @@ import (
 // challengeTime bounds the question which challenge the server has.
 const challengeTime = 5 * time.Second
 
+// maxChallengeScope bounds the scope of a challenge that is believed, in bytes, as
+// authclient does.
+const maxChallengeScope = 4 << 10
+
 // grantClient sends requests in the name of one grant.
 type grantClient struct {
 	*authclient.Transport
@@ -108,7 +112,11 @@ func (c *grantClient) challenge(ctx context.Context) oauth.ChallengeParams {
 		return oauth.ChallengeParams{}
 	}
 	_ = resp.Body.Close()
-	return oauth.ExtractChallengeParams(resp.Header)
+	challenge := oauth.ExtractChallengeParams(resp.Header)
+	if len(challenge.Scope) > maxChallengeScope {
+		challenge.Scope = ""
+	}
+	return challenge
 }
 
 // failed remembers that there was no token, and returns err with advice.
