@@ -104,7 +104,7 @@ func (p *AuthProvider) authenticate(w http.ResponseWriter, r *http.Request) (cad
 		p.site.guard.Refuse(w, r, decision, refusal)
 		return caddyauth.User{}, false, nil
 	}
-	setUser(r, decision.Info)
+	p.setUser(r, decision.Info)
 	return authUser(decision.Info), true, nil
 }
 

@@ -80,6 +80,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and builds the site. It opens nothing.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	r, err := resolved(h)
 	if err != nil {
 		return err
@@ -105,6 +106,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	app.appendConnContext(h.server)
 	if r.InsecureDev {
 		h.logger.Warn("insecure_dev: tokens and codes may travel in clear text; never use it in production")
 	}

@@ -62,6 +62,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 // provision builds the guard for the resource's path, or for every path.
 func (h *BearerHandler) provision(ctx caddy.Context, name string, everywhere bool) error {
 	h.logger = ctx.Logger()
+	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	r, err := resolved(h)
 	if err != nil {
 		return err
@@ -76,6 +77,9 @@ func (h *BearerHandler) provision(ctx caddy.Context, name string, everywhere boo
 	app, err := appOf(ctx)
 	if err != nil {
 		return err
+	}
+	if !everywhere {
+		app.appendConnContext(h.server)
 	}
 	origin, err := oauth.Origin(r.Resource.URL)
 	if err != nil {

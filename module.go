@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/seal"
 	"github.com/caddy-mcp/mcpauth/store"
 )
@@ -57,6 +58,8 @@ type App struct {
 
 	sitesMu sync.Mutex
 	sites   map[string]*registeredSite
+	// connected are the servers that tell the guard of their connections.
+	connected map[*caddyhttp.Server]bool
 	// expected are issuers that a handler needs to find at start.
 	expected []string
 	// storeExpected tells that something besides the sites needs the store.
@@ -90,6 +93,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
 	a.sites = make(map[string]*registeredSite)
+	a.connected = make(map[*caddyhttp.Server]bool)
 	if err := a.TokenCache.check(); err != nil {
 		return err
 	}
@@ -355,6 +359,20 @@ func (s *storedKey) load(ctx context.Context) (seal.Key, error) {
 		return seal.Key{}, fmt.Errorf("%s in Caddy's storage is damaged: %w; remove it to make a new one, clients then register again", sealingKeyPath, err)
 	}
 	return key, nil
+}
+
+// appendConnContext makes a server that is being provisioned tell the guard of its
+// connections, once.
+func (a *App) appendConnContext(server *caddyhttp.Server) {
+	if server == nil {
+		return // in tests of the handler alone
+	}
+	a.sitesMu.Lock()
+	defer a.sitesMu.Unlock()
+	if !a.connected[server] {
+		a.connected[server] = true
+		server.RegisterConnContext(bearer.ConnContext)
+	}
 }
 
 // appOf returns the app of the configuration that is being provisioned.

@@ -16,6 +16,8 @@ import (
 type served struct {
 	site   *site
 	logger *zap.Logger
+	// server has the handler; nil if that is not known.
+	server *caddyhttp.Server
 }
 
 // serve takes a request through its steps.
@@ -51,7 +53,7 @@ func (h *served) guard(w http.ResponseWriter, r *http.Request, original *url.URL
 		return next.ServeHTTP(w, r)
 	}
 	h.site.handOn(r)
-	setUser(r, decision.Info)
+	h.setUser(r, decision.Info)
 	h.setCaller(r, decision)
 	if err := h.forward(r, decision); err != nil {
 		return h.cannotForward(w, r, decision, err)

@@ -14,7 +14,7 @@ import (
 // setUser makes the caller known to the rest of Caddy: {http.auth.user.id},
 // which the access log shows, and the other placeholders, through one function
 // that costs nothing until it is asked.
-func setUser(r *http.Request, info *oauth.TokenInfo) {
+func (h *served) setUser(r *http.Request, info *oauth.TokenInfo) {
 	if info == nil {
 		return // a preflight
 	}
@@ -24,7 +24,7 @@ func setUser(r *http.Request, info *oauth.TokenInfo) {
 	}
 	repl.Delete(userPrefix + "id") // of a handler before this one
 	repl.Map(func(key string) (any, bool) { return userPlaceholder(info, key) })
-	if server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
+	if h.server == nil || h.server.Logs != nil {
 		if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 			extra.Set(zap.String("client_id", info.ClientID))
 		}

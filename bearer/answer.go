@@ -21,10 +21,9 @@ type answer struct {
 
 	guard   *Guard
 	request *http.Request
-	passed  http.Request // request with a context that can be ended
-	scopes  []string     // that the request needed
-	session session      // used if binds is set
-	filter  *listFilter  // nil if lists are not filtered
+	scopes  []string    // that the request needed
+	session session     // used if binds is set
+	filter  *listFilter // nil if lists are not filtered
 
 	binds bool
 	// began tells that the handler has said its status, sent that the header is on
@@ -40,13 +39,14 @@ var errEnded = errors.New("the request was ended")
 
 // pass lets next answer.
 func (a *answer) pass(next func(http.ResponseWriter, *http.Request) error) (err error) {
-	var ctx context.Context
-	ctx, a.cancel = context.WithCancelCause(a.request.Context())
+	r := a.endable()
 	a.guard.streams.add(&a.stream)
 	returned := false
 	defer func() {
 		a.remove()
-		a.cancel(nil)
+		if a.cancel != nil {
+			a.cancel(nil)
+		}
 		if a.binds {
 			stripAnswerTrailer(a.Header())
 		}
@@ -62,13 +62,26 @@ func (a *answer) pass(next func(http.ResponseWriter, *http.Request) error) (err 
 		a.close(returned && err == nil)
 		err = nil
 	}()
-	a.passed = *a.request.WithContext(ctx)
-	err = next(a, &a.passed)
+	err = next(a, r)
 	if a.ended.Load() == nil {
 		a.finish(err == nil)
 	}
 	returned = true
 	return err
+}
+
+// endable returns the request, so that the stream can cancel it: through its
+// connection, else with a context of its own.
+func (a *answer) endable() *http.Request {
+	if a.connection = connectionOf(a.request); a.connection != nil {
+		if a.connection.ended.Load() {
+			panic(http.ErrAbortHandler) // sent before the one that was ended had its answer
+		}
+		return a.request
+	}
+	var ctx context.Context
+	ctx, a.cancel = context.WithCancelCause(a.request.Context())
+	return a.request.WithContext(ctx)
 }
 
 func isAbort(p any) bool {
@@ -139,6 +152,9 @@ func (a *answer) refuse(why *oauth.Error) {
 		delete(h, name)
 	}
 	dropDigests(h)
+	if a.connection != nil {
+		h["Connection"] = []string{"close"}
+	}
 	a.sent = true
 	if why.HTTPStatus() < http.StatusInternalServerError && !isSafe(a.request.Method) {
 		// RFC 9110 §15.5: 401 and 403 say that nothing was done, and clients may get

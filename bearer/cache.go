@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"hash/maphash"
+	"math/bits"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +28,11 @@ const (
 	// drives out no good one: one in refusalShare bytes, refusalSize for each.
 	refusalShare = 16
 	refusalSize  = 1 << 10
+	// There is a recent token for every recentShare bytes, maxRecent at most.
+	recentShare = 1 << 10
+	maxRecent   = 1 << 16
+	// recallShare is how many uses of a recent token the cache counts as one.
+	recallShare = 16
 )
 
 // TokenCacheConfig configures a TokenCache. Its zero value works.
@@ -47,6 +55,11 @@ type TokenCache struct {
 	good      *otter.Cache[cacheKey, *verified]
 	refused   *otter.Cache[cacheKey, rememberedRefusal]
 	verifiers atomic.Uint64
+
+	// recent are good tokens in use, by a quicker hash. They are in good as well,
+	// and leave with what is there.
+	recent []atomic.Pointer[verified]
+	seed   maphash.Seed
 }
 
 // cacheKey names a token of a verifier.
@@ -64,6 +77,11 @@ type verified struct {
 	issuedFor atomic.Uint64
 	recheck   func(context.Context) error // may be nil
 	until     time.Time
+
+	token string
+	key   cacheKey
+	// dropped tells that the cache does not have it any more.
+	dropped atomic.Bool
 }
 
 type rememberedRefusal struct {
@@ -84,11 +102,18 @@ func NewTokenCache(config TokenCacheConfig) (*TokenCache, error) {
 	// keeps maintenance on the caller's goroutine.
 	executor := func(task func()) { task() }
 	forRefusals := config.MaxBytes / refusalShare
+	c.seed = maphash.MakeSeed()
+	c.recent = make([]atomic.Pointer[verified], 1<<(bits.Len64(uint64(min(config.MaxBytes/recentShare, maxRecent)))-1)) //nolint:gosec // not negative
+	forRecent := int64(len(c.recent)) * int64(unsafe.Sizeof(c.recent[0]))
 	var err error
 	c.good, err = otter.New(&otter.Options[cacheKey, *verified]{
-		MaximumWeight: uint64(config.MaxBytes - forRefusals), //nolint:gosec // not negative
+		MaximumWeight: uint64(config.MaxBytes - forRefusals - forRecent), //nolint:gosec // not negative
 		Weigher:       func(_ cacheKey, t *verified) uint32 { return t.weight() },
 		Executor:      executor,
+		OnAtomicDeletion: func(e otter.DeletionEvent[cacheKey, *verified]) {
+			e.Value.dropped.Store(true)
+			c.slot(e.Value.token).CompareAndSwap(e.Value, nil)
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -103,6 +128,11 @@ func NewTokenCache(config TokenCacheConfig) (*TokenCache, error) {
 	return c, nil
 }
 
+// slot is where a token may be among the recent ones.
+func (c *TokenCache) slot(token string) *atomic.Pointer[verified] {
+	return &c.recent[maphash.String(c.seed, token)&uint64(len(c.recent)-1)]
+}
+
 // weight estimates the memory of an entry, in bytes, rather too high.
 func (t *verified) weight() uint32 {
 	// The key, the value, what the cache keeps about them, TokenInfo, and the
@@ -111,6 +141,9 @@ func (t *verified) weight() uint32 {
 	info := t.info
 	size := fixed + len(info.Token) + len(info.ClientID) + len(info.UserID) + len(info.Resource) + len(info.Issuer) +
 		listWeight(info.Scopes) + listWeight(info.Audience) + t.identity.size() + valueWeight(info.Extra)
+	if t.token != info.Token {
+		size += len(t.token)
+	}
 	return uint32(min(size, 1<<30)) //nolint:gosec // bounded
 }
 
@@ -200,6 +233,9 @@ func (v *CachedVerifier) Recognizes(token string) bool {
 
 // VerifyAccessToken answers from memory, or asks.
 func (v *CachedVerifier) VerifyAccessToken(ctx context.Context, token string) (*oauth.TokenInfo, error) {
+	if t := v.recall(ctx, token); t != nil {
+		return t.info, nil
+	}
 	t, err := v.verify(ctx, token, v.key(token))
 	if err != nil {
 		return nil, err
@@ -226,6 +262,18 @@ func (v *CachedVerifier) key(token string) cacheKey {
 	return cacheKey{sha256.Sum256(unsafe.Slice(unsafe.StringData(token), len(token))), v.id} //nolint:gosec // not changed
 }
 
+// recall is the quick way to a token that was used lately. nil says nothing.
+func (v *CachedVerifier) recall(ctx context.Context, token string) *verified {
+	t := v.cache.slot(token).Load()
+	if t == nil || t.key.verifier != v.id || t.token != token || t.dropped.Load() || t.confirm(ctx, v.cache.now()) != nil {
+		return nil
+	}
+	if rand.Uint32N(recallShare) == 0 { //nolint:gosec // saves time, no secret
+		v.cache.good.GetIfPresent(t.key) // what is in use is kept
+	}
+	return t
+}
+
 // known returns a token that is remembered as good, and an error if it is not
 // good any more or nobody can tell; both are nil for one that is to be verified.
 func (v *CachedVerifier) known(ctx context.Context, key cacheKey) (*verified, error) {
@@ -235,6 +283,7 @@ func (v *CachedVerifier) known(ctx context.Context, key cacheKey) (*verified, er
 	}
 	err := t.confirm(ctx, v.cache.now())
 	if err == nil {
+		v.cache.slot(t.token).Store(t)
 		return t, nil
 	}
 	again := errors.Is(err, ErrVerifyAnew)
@@ -330,7 +379,10 @@ func (v *CachedVerifier) ask(ctx context.Context, key cacheKey, token string) (*
 	if verdict.Info == nil {
 		return nil, errNoVerdict
 	}
-	t := &verified{info: verdict.Info, recheck: verdict.Recheck, until: verdict.Until}
+	t := &verified{info: verdict.Info, recheck: verdict.Recheck, until: verdict.Until, key: key, token: token}
+	if t.info.Token == token {
+		t.token = t.info.Token // one copy is enough
+	}
 	t.identity.fill(t.info)
 	if expires := t.info.ExpiresAt; !expires.IsZero() {
 		t.until = earlier(t.until, expires)

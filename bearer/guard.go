@@ -308,10 +308,13 @@ func (c *check) isKnown(token string) bool {
 	if !ok || token == "" {
 		return false
 	}
-	c.key = v.key(token)
-	t, _ := v.known(c.request.Context(), c.key)
+	ctx := c.request.Context()
+	t := v.recall(ctx, token)
 	if t == nil {
-		return false
+		c.key = v.key(token)
+		if t, _ = v.known(ctx, c.key); t == nil {
+			return false
+		}
 	}
 	c.token, c.info, c.known = token, t.info, t
 	c.isFresh = !t.info.ExpiresAt.IsZero()

@@ -60,12 +60,15 @@ type streamShard struct {
 type stream struct {
 	shard          *streamShard
 	next, previous *stream
+	removed        bool
 
 	admission
 	info *oauth.TokenInfo
 	// grace is how long the request may go on after the token has expired.
-	grace  time.Duration
-	cancel context.CancelCauseFunc
+	grace time.Duration
+	// connection is the request's alone; nil if cancel is to be used.
+	connection *connection
+	cancel     context.CancelCauseFunc
 	// ended is why the request was ended, nil if it was not.
 	ended atomic.Pointer[oauth.Error]
 
@@ -113,11 +116,19 @@ func (s *stream) remove() {
 		s.next.previous = s.previous
 	}
 	s.next, s.previous = nil, nil
+	s.removed = true
 }
 
-// end cancels the request, once.
+// end cancels the request, once, if it is still under way.
 func (s *stream) end(why *oauth.Error) {
-	if s.ended.CompareAndSwap(nil, why) {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	switch {
+	case s.removed: // the connection may have its next request by now
+	case !s.ended.CompareAndSwap(nil, why):
+	case s.connection != nil:
+		s.connection.end(why)
+	default:
 		s.cancel(why)
 	}
 }

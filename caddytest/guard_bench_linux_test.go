@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-mcp/mcpauth/bearer"
 )
 
 // BenchmarkGuardedRequest is the CPU time, garbage collection included, that a
@@ -54,11 +57,12 @@ func BenchmarkGuardedRequest(b *testing.B) {
 			"aud": audience, "sub": user, "email": user + "@example.com", "name": "Some User", "groups": []string{"staff", "ops"},
 		})}
 	}
+	connection := loopbackConnection(b)
 	loads := make([]func(int), len(names))
 	for i, name := range names {
 		for _, server := range app.(*caddyhttp.App).Servers {
 			loads[i] = func(n int) {
-				if status := callServer(server, fmt.Sprintf("%s.localhost:%d", name, c.Port), authorization[n%tokens]); status != http.StatusOK {
+				if status := callServer(connection, server, fmt.Sprintf("%s.localhost:%d", name, c.Port), authorization[n%tokens]); status != http.StatusOK {
 					b.Fatalf("%s: %d", name, status)
 				}
 			}
@@ -95,9 +99,27 @@ func BenchmarkGuardedRequest(b *testing.B) {
 	}
 }
 
-func callServer(server http.Handler, host string, authorization []string) (status int) {
+// loopbackConnection is the context that net/http makes for a connection.
+func loopbackConnection(b *testing.B) context.Context {
+	b.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = listener.Close() })
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	ctx, cancel := context.WithCancel(bearer.ConnContext(context.Background(), conn))
+	b.Cleanup(cancel)
+	return ctx
+}
+
+func callServer(connection context.Context, server http.Handler, host string, authorization []string) (status int) {
 	body := []byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"query":"the quick brown fox","limit":10}}}`)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(connection)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "/mcp", io.NopCloser(bytes.NewReader(body)))
 	if err != nil {
