@@ -8,9 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // serveEndpoint answers an endpoint. URLs and redirects of those that browsers
@@ -25,7 +26,7 @@ func (h *served) serveEndpoint(w http.ResponseWriter, r *http.Request, endpoint 
 		return
 	}
 	client := r.URL.Query().Get("client_id")
-	h.redacted(w, r, client, func(w http.ResponseWriter) error {
+	_ = h.redacted(w, r, client, func(w http.ResponseWriter) error {
 		endpoint.ServeHTTP(w, r)
 		return nil
 	})

@@ -115,7 +115,7 @@ func listServers(ctx context.Context, a *App, _ adminRequest) (any, error) {
 	a.sitesMu.Lock()
 	sites := maps.Clone(a.sites)
 	a.sitesMu.Unlock()
-	list := serverList{}
+	list := make(serverList, 0, len(sites))
 	for _, name := range slices.Sorted(maps.Keys(sites)) {
 		state := serverState{Issuer: sites[name].issuer, Tokens: "elsewhere"}
 		if c := sites[name].control; c != nil {

@@ -6,10 +6,11 @@ import (
 	"net/http"
 	"reflect"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
-	"go.uber.org/zap"
 
 	"github.com/caddy-mcp/mcpauth/oauth"
 )

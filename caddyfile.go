@@ -3,6 +3,7 @@ package mcpauth
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -377,10 +378,8 @@ func values(d *caddyfile.Dispenser, target *[]string) error {
 	if len(args) == 0 {
 		return d.Errf("%s takes at least one value; if it comes from an environment variable, is that set?", name)
 	}
-	for _, arg := range args {
-		if arg == "" {
-			return d.Errf("%s has an empty value; if it comes from an environment variable, is that set?", name)
-		}
+	if slices.Contains(args, "") {
+		return d.Errf("%s has an empty value; if it comes from an environment variable, is that set?", name)
 	}
 	*target = append(*target, args...)
 	return noBlock(d)

@@ -3,8 +3,9 @@ package mcpauth
 import (
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // policySetting parses a setting about MCP calls. It reports whether it knows the

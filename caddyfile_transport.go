@@ -5,8 +5,9 @@ import (
 	"math"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:

@@ -1,8 +1,9 @@
 package mcpauth
 
 import (
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
 func init() {

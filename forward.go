@@ -11,9 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/oauth"
@@ -242,8 +243,7 @@ func (h *served) forward(r *http.Request, decision bearer.Decision) error {
 // cannotForward answers a request whose caller cannot be made known to the
 // server behind. What the client can act on is a challenge, or try again later.
 func (h *served) cannotForward(w http.ResponseWriter, r *http.Request, decision bearer.Decision, err error) error {
-	var refusal *oauth.Error
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*oauth.Error](err); ok {
 		h.site.guard.Refuse(w, r, decision, refusal)
 		return nil
 	}

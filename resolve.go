@@ -77,6 +77,7 @@ func resolveStrings(v reflect.Value, name string, repl *caddy.Replacer) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		v.SetString(replaced)
+	default: // holds no string
 	}
 	return nil
 }

@@ -7,9 +7,10 @@ import (
 	"net/url"
 	"sync/atomic"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 // served is the part that the handlers share: a request's way through a site.

@@ -1,6 +1,7 @@
 package mcpauth
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -48,9 +49,7 @@ func (t *takenOver) restore(r *http.Request) {
 		return
 	}
 	setValues(r.Header, "Authorization", t.authorization)
-	for name, values := range t.identity {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, t.identity)
 }
 
 // handOn is called before anything is forwarded.

@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-mcp/mcpauth/seal"
 	"github.com/caddy-mcp/mcpauth/store"

@@ -34,23 +34,21 @@ func (t *Transport) checked(r *http.Request, resp *http.Response) *http.Response
 	challenged := oauth.ExtractChallengeParams(resp.Header) != (oauth.ChallengeParams{})
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden && challenged {
 		t.logger.Error("the MCP server refuses the token of this proxy",
-			zap.String("resource", t.origin), zap.Int("status", resp.StatusCode), zap.String("challenge", oauth.CleanDescription(resp.Header.Get("WWW-Authenticate"))))
+			zap.String("resource", t.origin), zap.Int("status", resp.StatusCode), zap.String("challenge", oauth.CleanDescription(resp.Header.Get("Www-Authenticate"))))
 		_ = resp.Body.Close()
 		return answer(r, oauth.ErrServerError.Describe(notAccepted).WithStatus(http.StatusBadGateway), 0)
 	}
-	resp.Header.Del("WWW-Authenticate")
+	resp.Header.Del("Www-Authenticate")
 	return resp
 }
 
 // explain answers a request for which there is no token, and logs why.
 func (t *Transport) explain(r *http.Request, err error) *http.Response {
-	var forCaller callerError
-	if errors.As(err, &forCaller) {
+	if forCaller, ok := errors.AsType[callerError](err); ok {
 		return forCaller.answer(r)
 	}
-	var remembered *rememberedError
 	log := t.logger.Error
-	if errors.As(err, &remembered) {
+	if _, remembered := errors.AsType[*rememberedError](err); remembered {
 		log = t.logger.Debug // it is in the log already
 	}
 	message := "there is no token for the MCP server"

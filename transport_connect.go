@@ -133,7 +133,7 @@ func (p *connectPage) begin(w http.ResponseWriter, r *http.Request, subject stri
 		p.fail(w, err)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // secure unless the site is http
 		Name: p.cookie, Value: browser, Path: "/", MaxAge: int(connectTime / time.Second),
 		Secure: p.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})

@@ -28,7 +28,7 @@ func credentialPath(resource string) string {
 func fileName(host string) string {
 	name := []byte(host[:min(len(host), 100)])
 	for i, c := range name {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '-') {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '-' {
 			name[i] = '_'
 		}
 	}

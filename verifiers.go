@@ -10,8 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap/exp/zapslog"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
 )

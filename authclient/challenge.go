@@ -17,7 +17,7 @@ const (
 // makes it.
 func challengeOf(h http.Header) oauth.ChallengeParams {
 	size := 0
-	for _, value := range h.Values("WWW-Authenticate") {
+	for _, value := range h.Values("Www-Authenticate") {
 		size += len(value)
 	}
 	if size > maxChallenge {

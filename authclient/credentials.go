@@ -3,6 +3,7 @@ package authclient
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -94,9 +95,7 @@ func (t *Tokens) Expired(now time.Time) bool {
 
 func withMembers(extra map[string]json.RawMessage, added map[string]any) (map[string]json.RawMessage, error) {
 	all := make(map[string]json.RawMessage, len(extra)+len(added))
-	for name, value := range extra {
-		all[name] = value
-	}
+	maps.Copy(all, extra)
 	for name, value := range added {
 		encoded, err := json.Marshal(value)
 		if err != nil {

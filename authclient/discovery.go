@@ -245,8 +245,7 @@ const (
 )
 
 func troubleOf(err error) placeTrouble {
-	var e *EndpointError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*EndpointError](err); ok {
 		return e.place
 	}
 	return notHere
@@ -261,7 +260,7 @@ func (n *network) document(ctx context.Context, what, place string, o *Options, 
 		return &RefusedURLError{What: what, URL: oauth.CleanDescription(place), Err: err, Reason: "it cannot be read"}
 	}
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("MCP-Protocol-Version", o.protocolVersion())
+	req.Header.Set("Mcp-Protocol-Version", o.protocolVersion())
 	answer, err := n.do(what, req)
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ func (f *flow) pending() *ClientInformation {
 // tokens of its own.
 func (f *flow) renewClient(ctx context.Context) error {
 	stored := f.result.Client
-	if stored != nil && !(f.registers() && f.outdated(stored)) {
+	if stored != nil && (!f.registers() || !f.outdated(stored)) {
 		f.newPending, f.found.Client = f.found.Client != nil, nil
 		return nil
 	}

@@ -241,8 +241,7 @@ func (s *AuthorizationServer) sendTokenRequest(ctx context.Context, n *network, 
 
 // codeOf is the OAuth error code of err, "" if it has none.
 func codeOf(err error) string {
-	var e *oauth.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*oauth.Error](err); ok {
 		return e.Code
 	}
 	return ""

@@ -322,7 +322,7 @@ func (t *Transport) stepUp(ctx context.Context, c oauth.ChallengeParams, tokens 
 	}
 	o.ResourceMetadataURL = t.resourceMetadataURL
 	t.mu.Unlock()
-	has := ""
+	var has string
 	o.Scope, has = t.asked.add(tokens, c.Scope)
 	// A refresh cannot widen the scope.
 	o.ForceReauthorization = IsStrictScopeSuperset(o.Scope, has)

@@ -99,9 +99,9 @@ func challenge(h http.Header, r *http.Request, e *oauth.Error, issuer string) {
 		if r.Header.Get("Authorization") != "" {
 			code = e.Code
 		}
-		h.Set("WWW-Authenticate", oauth.FormatChallenge("Bearer", [2]string{"realm", issuer}, [2]string{"error", code}))
+		h.Set("Www-Authenticate", oauth.FormatChallenge("Bearer", [2]string{"realm", issuer}, [2]string{"error", code}))
 	case usesBasic(r):
-		h.Set("WWW-Authenticate", oauth.FormatChallenge("Basic", [2]string{"realm", issuer}, [2]string{"charset", "UTF-8"}))
+		h.Set("Www-Authenticate", oauth.FormatChallenge("Basic", [2]string{"realm", issuer}, [2]string{"charset", "UTF-8"}))
 	}
 }
 

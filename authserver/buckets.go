@@ -64,10 +64,3 @@ func (s *bucketSet) take(key bucketKey, limit RateLimit, now time.Time) quota {
 	q.exceeded = !ok
 	return q
 }
-
-// len returns how many buckets there are.
-func (s *bucketSet) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.entries)
-}

@@ -73,3 +73,10 @@ func TestNetwork(t *testing.T) {
 		t.Errorf("nonsense: %s", got)
 	}
 }
+
+// len returns how many buckets there are.
+func (s *bucketSet) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.entries)
+}

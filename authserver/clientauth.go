@@ -114,6 +114,7 @@ func (s *Server) checkCredentials(w http.ResponseWriter, r *http.Request, endpoi
 		return client, nil
 	case secretRefused:
 		return nil, failed
+	case secretRequired: // checked below
 	}
 	succeeded := func() {}
 	if s.config.HardLimitClient != nil && s.config.HardLimitClient(client) {

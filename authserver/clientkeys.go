@@ -100,7 +100,7 @@ func parseClientKey(data []byte) (*clientKey, error) {
 	default:
 		return nil, errors.New("its type is not for signatures")
 	}
-	if named := string(jwk.ALG); named != "" && named != key.alg && !(named == "Ed25519" && key.alg == "EdDSA") {
+	if named := string(jwk.ALG); named != "" && named != key.alg && (named != "Ed25519" || key.alg != "EdDSA") {
 		return nil, errors.New("it is for another algorithm")
 	}
 	return key, nil

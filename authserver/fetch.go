@@ -105,7 +105,7 @@ func (f *fetcher) get(ctx context.Context, address string, limit int64) (*safeht
 		return nil, fmt.Errorf("%w: the answer has status %d", errUnusable, answer.Status)
 	}
 	mediaType, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/json" && !(strings.HasPrefix(mediaType, "application/") && strings.HasSuffix(mediaType, "+json")) {
+	if err != nil || mediaType != "application/json" && (!strings.HasPrefix(mediaType, "application/") || !strings.HasSuffix(mediaType, "+json")) {
 		return nil, fmt.Errorf("%w: its Content-Type is not application/json", errUnusable)
 	}
 	return answer, nil

@@ -192,10 +192,10 @@ func quotaOf(bucket *rate.Limiter, limit RateLimit, now time.Time) quota {
 func (q quota) report(h http.Header, endpoint string) error {
 	seconds := func(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
 	count := strconv.Itoa(q.limit.Count)
-	h.Set("RateLimit-Policy", count+";w="+seconds(q.limit.Window))
-	h.Set("RateLimit-Limit", count)
-	h.Set("RateLimit-Remaining", strconv.Itoa(q.remaining))
-	h.Set("RateLimit-Reset", seconds(q.reset))
+	h.Set("Ratelimit-Policy", count+";w="+seconds(q.limit.Window))
+	h.Set("Ratelimit-Limit", count)
+	h.Set("Ratelimit-Remaining", strconv.Itoa(q.remaining))
+	h.Set("Ratelimit-Reset", seconds(q.reset))
 	if !q.exceeded {
 		return nil
 	}

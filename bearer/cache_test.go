@@ -322,17 +322,62 @@ func TestForgottenVerifier(t *testing.T) {
 	old, other := lasting(until), lasting(until)
 	oldCached, otherCached := bearer.NewCachedVerifier(old, cache), bearer.NewCachedVerifier(other, cache)
 	both := func() {
-		for _, v := range []*bearer.CachedVerifier{oldCached, otherCached} {
-			if _, err := v.VerifyAccessToken(t.Context(), "token"); err != nil {
+		for token, v := range map[string]*bearer.CachedVerifier{"old": oldCached, "other": otherCached} {
+			if _, err := v.VerifyAccessToken(t.Context(), token); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	both()
+	for range 3 { // they are in use
+		both()
+	}
 	oldCached.Forget()
 	both()
 	if old.asked.Load() != 2 || other.asked.Load() != 1 {
 		t.Errorf("asked %d and %d times, want 2 and 1", old.asked.Load(), other.asked.Load())
+	}
+}
+
+// A token in use that was revoked is not let in once more, and neither are two
+// tokens or two verifiers mixed up, whatever the order.
+func TestTokensInUseThatAreRevoked(t *testing.T) {
+	const tokens = 500 // more than the quick table of the smallest cache has room for
+	cache, err := bearer.NewTokenCache(bearer.TokenCacheConfig{MaxBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var revoked sync.Map
+	verifiers := make([]*bearer.CachedVerifier, 2)
+	for i := range verifiers {
+		verifiers[i] = bearer.NewCachedVerifier(&verdicts{answer: func(_ context.Context, token string) (bearer.Verdict, error) {
+			name := fmt.Sprint(i, token)
+			check := func(context.Context) error {
+				if _, is := revoked.Load(name); is {
+					return oauth.ErrInvalidToken.Describe("Token has been revoked")
+				}
+				return nil
+			}
+			return bearer.Verdict{Info: &oauth.TokenInfo{Token: token, UserID: name}, Until: time.Now().Add(time.Hour), Recheck: check}, check(t.Context())
+		}}, cache)
+	}
+	for round := range 6 {
+		for n := range tokens {
+			for i, v := range verifiers {
+				token := fmt.Sprint("token-", n)
+				name := fmt.Sprint(i, token)
+				if round >= 3 && n%2 == i {
+					revoked.Store(name, true)
+				}
+				_, isRevoked := revoked.Load(name)
+				info, err := v.VerifyAccessToken(t.Context(), token)
+				switch {
+				case isRevoked && !errors.Is(err, oauth.ErrInvalidToken):
+					t.Fatalf("round %d: %s is let in once more: %v", round, name, err)
+				case !isRevoked && (err != nil || info.UserID != name):
+					t.Fatalf("round %d: %s is %v, %v", round, name, info, err)
+				}
+			}
+		}
 	}
 }
 

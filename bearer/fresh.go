@@ -67,7 +67,7 @@ type attempt[T any] struct {
 func (f *fresh[T]) get(ctx context.Context) (*T, error) {
 	if v := f.current.Load(); v != nil {
 		if f.running.Load() == 0 && f.now().Sub(v.loaded) >= f.interval {
-			f.join(ctx, func(now time.Time) bool { return since(now, f.ended) >= staleGap })
+			_, _ = f.join(ctx, func(now time.Time) bool { return since(now, f.ended) >= staleGap })
 		}
 		return v.value, nil
 	}
@@ -200,5 +200,5 @@ func (f *fresh[T]) run(ctx context.Context) {
 
 // jitter takes up to a tenth off d, so that many instances do not ask at once.
 func jitter(d time.Duration) time.Duration {
-	return d - rand.N(d/10+1)
+	return d - rand.N(d/10+1) //nolint:gosec // spreads load, no secret
 }

@@ -205,6 +205,7 @@ func (f *listFilter) finish(a *answer) {
 		_ = f.release(a)
 	case filterHolds:
 		f.finishJSON(a)
+	case filterPasses: // nothing is held back
 	}
 }
 

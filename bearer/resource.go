@@ -323,10 +323,8 @@ func (g *guardedResource) impliedScopes(start, scope string, found []string) (_ 
 }
 
 func (g *guardedResource) checkAudiences() error {
-	for _, audience := range g.Audiences {
-		if audience == "" {
-			return errors.New("audiences: an audience is empty; check that its variable is set")
-		}
+	if slices.Contains(g.Audiences, "") {
+		return errors.New("audiences: an audience is empty; check that its variable is set")
 	}
 	if g.AnyAudience && len(g.Audiences) > 0 {
 		return errors.New("audiences are given and any audience is accepted; choose one")
@@ -358,7 +356,7 @@ func (g *guardedResource) contains(reading string) bool { return liesBelow(readi
 // and those of all rules that match, in the order of the configuration. The
 // result is shared and must not be changed.
 func (g *guardedResource) needs(p *sitePath) []string {
-	needed := g.required[:len(g.required):len(g.required)]
+	needed := slices.Clip(g.required)
 	for i := range g.rules {
 		if g.rules[i].matches(p) {
 			needed = unionScopes(needed, g.rules[i].scopes)

@@ -296,7 +296,7 @@ func (p *plainUserinfo) request(ctx context.Context, token string) (*http.Reques
 // unless it is a challenge.
 func (p *plainUserinfo) refuses(answer *safehttp.Answer) bool {
 	return answer.Status == http.StatusUnauthorized ||
-		answer.Status == http.StatusForbidden && strings.Contains(answer.Header.Get("WWW-Authenticate"), "insufficient_scope")
+		answer.Status == http.StatusForbidden && strings.Contains(answer.Header.Get("Www-Authenticate"), "insufficient_scope")
 }
 
 func (p *plainUserinfo) read(answer claims, _ http.Header) (_ *oauth.TokenInfo, err error) {

@@ -31,7 +31,7 @@ func brokerLogin(s *authServer, page *http.Response, user string) (*url.URL, err
 	}
 	form := url.Values{"request": {html.UnescapeString(string(request[1]))}, "decision": {"allow"}}
 	jar := cookies(nil, page)
-	toIDP, err := s.browse(http.MethodPost, "/mcp-auth/consent", form.Encode(), jar)
+	toIDP, err := s.browse(http.MethodPost, "/mcp-auth/consent", form.Encode(), jar) //nolint:bodyclose // browse closes it
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func brokerLogin(s *authServer, page *http.Response, user string) (*url.URL, err
 		return nil, fmt.Errorf("the consent form leads to no identity provider: %s", toIDP.Status)
 	}
 	query := url.Values{"code": {user}, "state": {at.Query().Get("state")}}
-	back, err := s.browse(http.MethodGet, "/mcp-auth/callback?"+query.Encode(), "", cookies(jar, toIDP))
+	back, err := s.browse(http.MethodGet, "/mcp-auth/callback?"+query.Encode(), "", cookies(jar, toIDP)) //nolint:bodyclose // browse closes it
 	if err != nil {
 		return nil, err
 	}

@@ -73,11 +73,11 @@ func (b *bench) guard(ctx context.Context, wanted func(string) bool) error {
 		fmt.Fprintf(&sites, "http://%[1]s {\n\tmcp_auth http://%[1]s {\n\t\tauthorization_server %[2]s {\n\t\t\taudience %[3]s\n\t\t}\n\t\tresource /mcp {\n\t\t\tscopes mcp:read\n\t\t\t%[4]s\n\t\t}\n\t}\n\t%[5]s\n}\n",
 			s.addr, b.idp.url, jwtAudience, s.settings, proxy)
 	}
-	resources := ""
+	var resources strings.Builder
 	for _, forward := range []string{"none", "identity"} {
-		resources += fmt.Sprintf("\t\tresource /%[1]s {\n\t\t\tscopes mcp:read\n\t\t\tforward %[1]s\n\t\t}\n", forward)
+		fmt.Fprintf(&resources, "\t\tresource /%[1]s {\n\t\t\tscopes mcp:read\n\t\t\tforward %[1]s\n\t\t}\n", forward)
 	}
-	sites.WriteString(b.brokerSite(broker, resources, proxy))
+	sites.WriteString(b.brokerSite(broker, resources.String(), proxy))
 	c, err := b.startCaddy(ctx, "guard", "\tmcp_auth {\n\t\tstore memory\n\t}\n", sites.String(), jwt.beside)
 	if err != nil {
 		return err

@@ -108,7 +108,7 @@ func (b *bench) startCaddy(ctx context.Context, name, globals, sites, ready stri
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(b.caddy, "run", "--adapter", "caddyfile", "--config", config)
+	cmd := exec.Command(b.caddy, "run", "--adapter", "caddyfile", "--config", config) //nolint:gosec // the Caddy that was built
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir)
 	var err error
 	if c.process, err = b.start(ctx, name, cmd); err != nil {

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // authenticationRoutes is a server whose `authentication` handler uses

@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // accountsSite is a broker with local accounts; %s are the store, further

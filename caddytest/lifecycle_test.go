@@ -14,8 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 const scriptedProxySite = `

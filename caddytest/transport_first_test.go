@@ -84,6 +84,32 @@ func TestTransportHiddenMetadata(t *testing.T) {
 	}
 }
 
+// TestTransportChallengeScope: the first token has the scope that the server asks
+// for, unless that is out of all proportion.
+func TestTransportChallengeScope(t *testing.T) {
+	for rule, row := range map[string]struct{ asks, want string }{
+		"as asked": {"files:read files:write", "files:read files:write"},
+		"bounded":  {strings.Repeat("files:read ", 400), ""},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			r, elsewhere := newRemote(t), newRemote(t)
+			r.hidden, r.issuer, r.asks = true, elsewhere.URL, row.asks
+			elsewhere.token = func(w http.ResponseWriter, _ *http.Request) {
+				r.set(func() { r.valid["from-elsewhere"] = "" })
+				writeJSON(w, 200, map[string]any{"access_token": "from-elsewhere", "token_type": "Bearer", "expires_in": 3600})
+			}
+			c := proxyTo(t, r, elsewhere.machineCredentials())
+			if resp, body := c.send("POST", "/mcp", nil, "{}"); resp.StatusCode != 200 {
+				t.Fatalf("%d %s", resp.StatusCode, body)
+			}
+			forms := elsewhere.takeForms()
+			if len(forms) != 1 || forms[0].Get("scope") != row.want {
+				t.Errorf("token requests %v", forms)
+			}
+		})
+	}
+}
+
 // TestTransportStepUpRefused: a caller who needs more scope than can be had gets
 // 403, and nobody else notices.
 func TestTransportStepUpRefused(t *testing.T) {

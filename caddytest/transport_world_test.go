@@ -28,6 +28,8 @@ type remote struct {
 	expiresIn int
 	// scope is what every request to /mcp needs.
 	scope string
+	// asks is the scope that a challenge asks for.
+	asks string
 	// hidden has the metadata where only the challenge says.
 	hidden bool
 	// issuer is the authorization server if it is another one.
@@ -135,11 +137,14 @@ func (r *remote) serveMCP(w http.ResponseWriter, req *http.Request) {
 	r.seen = append(r.seen, req)
 	r.bodies = append(r.bodies, string(body))
 	scope, good := r.valid[strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")]
-	needed, serve := r.scope, r.serve
+	needed, asks, serve := r.scope, r.asks, r.serve
 	r.mu.Unlock()
 	challenge := fmt.Sprintf(`resource_metadata="%s/.well-known/oauth-protected-resource/mcp?here"`, r.URL)
 	switch {
 	case !good:
+		if asks != "" {
+			challenge += fmt.Sprintf(`, scope="%s"`, asks)
+		}
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", `+challenge)
 		writeJSON(w, 401, map[string]any{"error": "invalid_token", "error_description": "remote says no"})
 	case needed != "" && !strings.Contains(" "+scope+" ", " "+needed+" "):

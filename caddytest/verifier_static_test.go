@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
 // makeKey runs `caddy mcp-auth key` and returns the key and its entry.

@@ -3,6 +3,7 @@ package idp
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -112,10 +113,8 @@ func (r Rule) allows(id *Identity) (ok bool, reason string) {
 	case r.Email != "":
 		return allowsEmail(r.Email, id)
 	case r.Group != "":
-		for _, g := range id.Groups {
-			if g == r.Group {
-				return true, ""
-			}
+		if slices.Contains(id.Groups, r.Group) {
+			return true, ""
 		}
 	case r.Subject != "":
 		return id.Subject == r.Subject, ""

@@ -1,5 +1,7 @@
 package idp
 
+import "maps"
+
 // Auth0Options configure Auth0.
 type Auth0Options struct {
 	Common
@@ -24,9 +26,7 @@ func NewAuth0(o Auth0Options) (Upstream, error) {
 	}
 	if o.Audience != "" {
 		params := map[string]string{"audience": o.Audience}
-		for name, value := range o.Params {
-			params[name] = value
-		}
+		maps.Copy(params, o.Params)
 		o.Params = params
 	}
 	return newOIDC(o.Common, issuer, o.GroupsClaim, quirks{name: "Auth0"}, "openid", "profile", "email", "offline_access")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -101,9 +102,7 @@ func (c *caller) getJSON(ctx context.Context, what, address, accessToken string,
 	if err != nil {
 		return trouble(nil, "the URL of its %s endpoint is not valid", what)
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("Authorization", "Bearer "+accessToken)
 	answer, err := c.do(ctx, what, req)
 	if err != nil {
@@ -175,9 +174,7 @@ func (c *caller) authorizationURL(ctx context.Context, r AuthRequest, scopes []s
 	if r.LoginHint != "" {
 		q.Set("login_hint", r.LoginHint)
 	}
-	for name, values := range more {
-		q[name] = values
-	}
+	maps.Copy(q, more)
 	q.Set("response_type", "code")
 	q.Set("client_id", c.ClientID)
 	q.Set("redirect_uri", r.RedirectURI)

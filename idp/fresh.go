@@ -142,7 +142,7 @@ func (f *fresh[T]) run(ctx context.Context) {
 			f.logger.Warn("cannot load, trying again", slog.Duration("in", backoff), slog.Any("error", err))
 			pause, backoff = backoff, min(2*backoff, lastBackoff)
 		}
-		timer := time.NewTimer(pause - rand.N(pause/10+1)) // not all instances at once
+		timer := time.NewTimer(pause - rand.N(pause/10+1)) //nolint:gosec // not all instances at once
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

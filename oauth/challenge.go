@@ -175,7 +175,7 @@ type ChallengeParams struct {
 // as absent.
 func ExtractChallengeParams(h http.Header) ChallengeParams {
 	var found ChallengeParams
-	for _, c := range ParseChallenges(h.Values("WWW-Authenticate")) {
+	for _, c := range ParseChallenges(h.Values("Www-Authenticate")) {
 		if !c.takesTokens() {
 			continue
 		}

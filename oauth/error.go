@@ -150,8 +150,7 @@ func AsError(err error) *Error {
 	if e, ok := err.(*Error); ok { //nolint:errorlint // quicker for most; the others follow
 		return e
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return ErrServerError.Describe("Internal Server Error").Because(err)

@@ -263,7 +263,7 @@ func (b *Broker) authRequest(c *oauth.Client, p authserver.AuthorizationParams) 
 		resource:        resource,
 	}
 	// Only what the upstream may act on; hints that are too long are none.
-	for _, prompt := range strings.Fields(p.Prompt) {
+	for prompt := range strings.FieldsSeq(p.Prompt) {
 		if prompt == "login" || prompt == "select_account" {
 			request.prompt = prompt
 		}
@@ -295,7 +295,7 @@ func (b *Broker) grantedScopes(c *oauth.Client, resource string, requested []str
 	confined := map[string]bool(nil)
 	if b.preregistered(c) && c.Scope != "" {
 		confined = make(map[string]bool)
-		for _, scope := range strings.Fields(c.Scope) {
+		for scope := range strings.FieldsSeq(c.Scope) {
 			confined[scope] = true
 		}
 	}

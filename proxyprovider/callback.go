@@ -29,15 +29,15 @@ type loginEnd struct {
 	client *oauth.Client
 }
 
-// refusedLogin is the end of a login that the client is told of.
-type refusedLogin struct {
+// refusedLoginError is the end of a login that the client is told of.
+type refusedLoginError struct {
 	err *oauth.Error
 	// account tells that another account might have been allowed.
 	account bool
 }
 
-func (e *refusedLogin) Error() string { return e.err.Error() }
-func (e *refusedLogin) Unwrap() error { return e.err }
+func (e *refusedLoginError) Error() string { return e.err.Error() }
+func (e *refusedLoginError) Unwrap() error { return e.err }
 
 // serveCallback is our redirect URI at the upstream.
 func (b *Broker) serveCallback(w http.ResponseWriter, r *http.Request) error {
@@ -147,7 +147,7 @@ func (b *Broker) finishUpstream(r *http.Request, seals *brokerSeals, tx *transac
 func (b *Broker) decide(ctx context.Context, r *http.Request, seals *brokerSeals, client *oauth.Client, tx *transaction, who *idp.Identity, tokens *idp.Tokens) (*loginEnd, error) {
 	if ok, reason := b.cfg.Allow.Allows(who); !ok {
 		b.cfg.Logger.Warn("somebody signed in who is not allowed", "user", accountLabel(who), "reason", reason)
-		return nil, &refusedLogin{account: true, err: oauth.ErrAccessDenied.Describe("The account may not use this server").Because(errors.New(reason))}
+		return nil, &refusedLoginError{account: true, err: oauth.ErrAccessDenied.Describe("The account may not use this server").Because(errors.New(reason))}
 	}
 	if tx.purpose == forConnections {
 		return &loginEnd{who: who}, nil
@@ -160,7 +160,7 @@ func (b *Broker) decide(ctx context.Context, r *http.Request, seals *brokerSeals
 	case errors.Is(err, ErrGrantExists):
 		return nil, problem("used", http.StatusBadRequest, err)
 	case err != nil:
-		return nil, &refusedLogin{err: oauth.AsError(err)}
+		return nil, &refusedLoginError{err: oauth.AsError(err)}
 	}
 	return &loginEnd{who: who, location: location}, nil
 }
@@ -173,7 +173,7 @@ func (b *Broker) checkUnused(ctx context.Context, tx *transaction) error {
 	}
 	switch grant, err := b.load(ctx, id); {
 	case err != nil:
-		return &refusedLogin{err: oauth.AsError(err)}
+		return &refusedLoginError{err: oauth.AsError(err)}
 	case grant != nil:
 		return problem("used", http.StatusBadRequest, ErrGrantExists)
 	}
@@ -189,14 +189,14 @@ func upstreamRefusal(err error) error {
 		if errors.As(err, &refused) && isSignInCode(refused.Code) {
 			code = refused.Code
 		}
-		return &refusedLogin{err: oauth.NewError(code, "The sign-in was refused by the user or the identity provider").Because(err)}
+		return &refusedLoginError{err: oauth.NewError(code, "The sign-in was refused by the user or the identity provider").Because(err)}
 	case errors.Is(err, idp.ErrDead):
 		// Used before, or too old. The client may have what it waits for already.
 		return problem("used", http.StatusBadRequest, err)
 	case errors.Is(err, idp.ErrTrouble), errors.Is(err, context.DeadlineExceeded):
-		return &refusedLogin{err: temporarily("The identity provider has trouble, try again", err)}
+		return &refusedLoginError{err: temporarily("The identity provider has trouble, try again", err)}
 	}
-	return &refusedLogin{err: oauth.ErrServerError.Describe("The sign-in failed").Because(err)}
+	return &refusedLoginError{err: oauth.ErrServerError.Describe("The sign-in failed").Because(err)}
 }
 
 // isSignInCode reports whether a client understands the code as an answer to its
@@ -211,7 +211,7 @@ func isSignInCode(code string) bool {
 
 // endLogin answers the browser.
 func (b *Broker) endLogin(w http.ResponseWriter, r *http.Request, seals *brokerSeals, tx *transaction, end *loginEnd, err error) error {
-	var refused *refusedLogin
+	var refused *refusedLoginError
 	if errors.As(err, &refused) && refused.account && b.cfg.Upstream != nil {
 		b.jar.set(w, b.jar.again, "1", loginTime, http.SameSiteLaxMode)
 	}

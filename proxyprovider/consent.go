@@ -220,6 +220,7 @@ func (b *Broker) approvedBy(seals *brokerSeals, r *http.Request, tx *transaction
 		return b.remembers(seals, r, &tx.request, &user)
 	case skipped:
 		return true
+	case notYet:
 	}
 	return false
 }

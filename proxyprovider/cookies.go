@@ -60,7 +60,7 @@ func newCookieNames(issuer string, secure bool) cookieNames {
 
 // set sets a cookie, for this session of the browser if life is 0.
 func (n *cookieNames) set(w http.ResponseWriter, name, value string, life time.Duration, mode http.SameSite) {
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // secure unless the site is http; all modes are lax or strict
 		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second),
 		Secure: n.secure, HttpOnly: true, SameSite: mode,
 	})
@@ -68,7 +68,7 @@ func (n *cookieNames) set(w http.ResponseWriter, name, value string, life time.D
 
 // clear removes a cookie.
 func (n *cookieNames) clear(w http.ResponseWriter, name string) {
-	http.SetCookie(w, &http.Cookie{Name: name, Path: "/", MaxAge: -1, Secure: n.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: name, Path: "/", MaxAge: -1, Secure: n.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}) //nolint:gosec // as above
 }
 
 // cookie returns the value of a cookie, "" if there is none or more than one.

@@ -60,7 +60,7 @@ func readIntrospection(w http.ResponseWriter, r *http.Request, authenticate func
 	}
 	resource, ok := authenticate(r)
 	if !ok || resource == "" { // RFC 7662 §2.3
-		w.Header().Set("WWW-Authenticate", `Basic realm="introspection"`)
+		w.Header().Set("Www-Authenticate", `Basic realm="introspection"`)
 		return "", "", oauth.ErrInvalidClient.Describe("Authenticate as the resource server that the token was sent to")
 	}
 	if values := r.PostForm["token"]; len(values) == 1 && values[0] != "" {

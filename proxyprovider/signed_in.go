@@ -9,9 +9,9 @@ import (
 const nextPurpose = "next"
 
 // SignedIn returns a handler for a page of this site that is for one user: fn is
-// given the key of the user who is signed in in the browser, see SubjectKey. Who
-// is not is asked to sign in first, and comes back to the page: its own path,
-// without a query.
+// given the key of the user whom the browser is signed in as, see SubjectKey. Who
+// is not signed in is asked to do that first, and comes back to the page: its own
+// path, without a query.
 //
 // It is the sign-in of the page of connected apps. It lasts 15 minutes, and no
 // other website's request has it, so that a link from elsewhere leads through

@@ -24,8 +24,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) { // the program has said why
+		if _, exited := errors.AsType[*exec.ExitError](err); !exited { // the program has said why
 			fmt.Fprintln(os.Stderr, "quickstart:", err)
 		}
 		os.Exit(1)

@@ -28,7 +28,7 @@ var style = func() template.CSS {
 	if err != nil {
 		panic(err)
 	}
-	return template.CSS(css)
+	return template.CSS(css) //nolint:gosec // our own file
 }()
 
 // page is what the layout needs beside the content.

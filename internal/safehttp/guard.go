@@ -367,8 +367,7 @@ func isPrivate(address netip.Addr) bool {
 // asks, as far as they are not link-local: some lie in ranges that an exempt
 // origin may have, one in a public range.
 func cloudMetadata() []netip.Prefix {
-	var prefixes []netip.Prefix
-	for _, address := range []string{
+	addresses := []string{
 		"fd00:ec2::254",   // AWS, also fd00:ec2::23 for containers
 		"fd00:ec2::23",    // AWS
 		"fd20:ce::254",    // Google Cloud
@@ -376,7 +375,9 @@ func cloudMetadata() []netip.Prefix {
 		"100.100.100.200", // Alibaba Cloud
 		"168.63.129.16",   // Azure
 		"192.0.0.192",     // Oracle Cloud
-	} {
+	}
+	prefixes := make([]netip.Prefix, 0, len(addresses))
+	for _, address := range addresses {
 		a := netip.MustParseAddr(address)
 		prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
 	}

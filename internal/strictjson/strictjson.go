@@ -115,8 +115,8 @@ func (s *scanner) take(c byte) bool {
 // value reads a value inside depth arrays and objects.
 func (s *scanner) value(depth int) error {
 	s.space()
-	switch c := s.next(); {
-	case c == '{' || c == '[':
+	switch c := s.next(); c {
+	case '{', '[':
 		if depth == s.maxDepth {
 			return s.tooDeep()
 		}
@@ -124,14 +124,14 @@ func (s *scanner) value(depth int) error {
 			return s.object(depth + 1)
 		}
 		return s.array(depth + 1)
-	case c == '"':
+	case '"':
 		_, err := s.str()
 		return err
-	case c == 't':
+	case 't':
 		return s.literal("true")
-	case c == 'f':
+	case 'f':
 		return s.literal("false")
-	case c == 'n':
+	case 'n':
 		return s.literal("null")
 	}
 	return s.number()
