@@ -99,8 +99,18 @@ func TestStreamsEndAtExpiry(t *testing.T) {
 					t.Errorf("the server said %q", got)
 				}
 			}
-			s.step <- struct{}{} // the other one goes on
-			nextEvent(t, other)
+			read := make(chan struct{})
+			go func() { // the ended one may take a step before the server sees its end
+				for {
+					select {
+					case s.step <- struct{}{}:
+					case <-read:
+						return
+					}
+				}
+			}()
+			defer close(read)
+			nextEvent(t, other) // the other one goes on
 		})
 	}
 }
