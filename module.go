@@ -385,13 +385,13 @@ func appOf(ctx caddy.Context) (*App, error) {
 	return module.(*App), nil
 }
 
-// httpServers returns the HTTP servers of the running configuration.
-func (a *App) httpServers() map[string]*caddyhttp.Server {
+// httpApp returns the HTTP app of the running configuration, nil if there is none.
+func (a *App) httpApp() *caddyhttp.App {
 	module, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
 		return nil
 	}
-	return module.(*caddyhttp.App).Servers
+	return module.(*caddyhttp.App)
 }
 
 // Interface guards

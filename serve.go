@@ -23,9 +23,10 @@ type served struct {
 
 // serve takes a request through its steps.
 func (h *served) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if answerProbe(r, h.site) {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
+	if r.RemoteAddr == probeAddr { // nearly none
+		if question, ok := r.Context().Value(probeKey{}).(*probeQuestion); ok {
+			return question.ask(h, w, r, next)
+		}
 	}
 	original := originalURL(r)
 	if endpoint := h.endpoint(original, r.URL); endpoint != nil {

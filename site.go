@@ -61,8 +61,8 @@ type site struct {
 	control *control
 	// live checks the tokens of this issuer for other sites; nil if it cannot.
 	live bearer.Verifier
-	// probes are the resources' metadata URLs on this site's origin.
-	probes []string
+	// probes are what must reach this site.
+	probes []probe
 
 	// shared tells that there are other handlers of ours for the same host.
 	shared atomic.Bool
@@ -283,7 +283,7 @@ func (c *siteConfig) addGuard(s *site, p *plan, app *App, mode *Mode) error {
 			return err
 		}
 		if !c.everywhere {
-			s.probes = append(s.probes, metadataURL)
+			s.probes = append(s.probes, probe{metadata: metadataURL, resource: p.guarded[i].Identifier})
 		}
 	}
 	guard, err := bearer.NewGuard(bearer.GuardConfig{

@@ -255,6 +255,13 @@ func (g *Guard) owner(reading string) *guardedResource {
 	return nil
 }
 
+// Guards reports whether u lies in a resource, in any reading of its path.
+func (g *Guard) Guards(u *url.URL) bool {
+	p := readPath(u)
+	found, _ := g.locate(&p)
+	return found != nil
+}
+
 func (c *check) pathIsClear() bool {
 	if c.ambiguous {
 		return c.refuse(oauth.ErrInvalidRequest.Describe(

@@ -265,36 +265,6 @@ func TestNoSecretInLogs(t *testing.T) {
 	}
 }
 
-// TestProbe: a block that cannot be reached at the root is reported, one that
-// can is not.
-func TestProbe(t *testing.T) {
-	const complaint = "the metadata of a protected resource cannot be reached"
-	for _, row := range []struct {
-		name, site string
-		complains  bool
-	}{
-		{"site level", "{ORIGIN} {\n%s\n}", false},
-		{"below a path", "{ORIGIN} {\nhandle /mcp* {\n%s\n}\n}", true},
-		{"after a catch-all", "{ORIGIN} {\nroute {\nrespond 200\n%s\n}\n}", true},
-		{"wrong host", "http://other.localhost:{PORT} {\n%s\n}", true},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			idp := newScriptedIDP(t)
-			c := loadCaddy(t, fmt.Sprintf(row.site, "mcp_auth {ORIGIN} {\nauthorization_server "+idp.URL+"\nresource /mcp\n}"))
-			deadline := time.Now().Add(3 * time.Second)
-			if !row.complains {
-				deadline = time.Now().Add(500 * time.Millisecond)
-			}
-			for !strings.Contains(c.log(), complaint) && time.Now().Before(deadline) {
-				time.Sleep(20 * time.Millisecond)
-			}
-			if got := strings.Contains(c.log(), complaint); got != row.complains {
-				t.Errorf("complains: %t, want %t", got, row.complains)
-			}
-		})
-	}
-}
-
 func TestConfigurationsThatAreRefused(t *testing.T) {
 	t.Setenv("MCPAUTH_TEST_EMPTY", "")
 	site := func(settings string) string {
