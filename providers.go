@@ -292,6 +292,7 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		OmitResource:          r.OmitResource,
 		DropScopes:            r.DropScopes,
 		DefaultScopes:         env.DefaultScopes,
+		RegistrationScopes:    env.allScopes(r.Scopes),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -303,6 +304,16 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 	mode.Run = append(mode.Run, provider.Run)
 	mode.ForwardsRegistration = register
 	return mode, nil
+}
+
+// allScopes returns the scopes that any resource can grant, and more.
+func (e *ModeEnv) allScopes(more []string) []string {
+	scopes := slices.Clone(more)
+	for _, resource := range e.Resources.All() {
+		scopes = append(scopes, e.GrantableScopes(resource)...)
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
 }
 
 // ResourceServerMode leaves everything to an external authorization server.

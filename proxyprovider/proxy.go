@@ -134,6 +134,11 @@ type ProxyConfig struct {
 	// DefaultScopes returns the scopes to ask for when a client names none, for
 	// the resource that it names ("" if it names none). nil asks for none.
 	DefaultScopes func(resource string) []string
+	// RegistrationScopes are added to the scope of a registration that has one, so
+	// that its client can step up to them later: an upstream may refuse what a
+	// client is not registered for. If the upstream refuses the registration for
+	// it, the client is registered for what it has asked for alone.
+	RegistrationScopes []string
 	// DropScopes are taken out of what clients ask for, for an upstream that
 	// refuses them. offline_access is taken out by itself if the discovered
 	// scopes_supported does not name it: it is we who advertise it.
@@ -211,7 +216,7 @@ func NewProxy(cfg ProxyConfig) (Proxy, error) {
 		defaults:     cfg.DefaultScopes,
 	}
 	p.store = &p.clients
-	reg := &registrar{clientStore: &p.clients, upstream: up, seen: newSeenIDs(maxSeenIDs)}
+	reg := &registrar{clientStore: &p.clients, upstream: up, seen: newSeenIDs(maxSeenIDs), scopes: cfg.RegistrationScopes, upstreamScope: p.scope}
 	if register {
 		p.store = reg
 	}

@@ -22,6 +22,10 @@ type registrar struct {
 	upstream *upstream
 	relay    *relay // nil if the callback is direct
 	seen     *seenIDs
+	// scopes are added to what a client registers for.
+	scopes []string
+	// upstreamScope is what is asked of the upstream for scopes.
+	upstreamScope func(ctx context.Context, scopes []string) string
 	// closedLog and sharedLog keep what strangers can provoke to one line each.
 	closedLog, sharedLog onceLog
 }
@@ -39,28 +43,24 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 	if relayed {
 		s.relay.ownCallback(&asked)
 	}
-	body, err := json.Marshal(asked)
+	own := strings.Fields(asked.Scope)
+	narrow := s.upstreamScope(ctx, own)
+	asked.Scope = s.widenedScope(ctx, own)
+	registered, body, err := s.register(ctx, asked)
+	if asked.Scope != narrow && (errors.Is(err, oauth.ErrInvalidClientMetadata) || errors.Is(err, errClosed)) {
+		// It may be a scope that the client has not asked for.
+		asked.Scope = narrow
+		registered, body, err = s.register(ctx, asked)
+	}
+	if errors.Is(err, errClosed) {
+		return nil, s.closed(err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.request(ctx, body)
-	if err != nil {
-		return nil, err
-	}
-	m, refused, err := readAnswer(answer, readObject)
-	if refused != nil {
-		return nil, s.refused(refused)
-	}
-	if err != nil {
-		if answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden {
-			return nil, s.closed(err)
-		}
-		return nil, unavailable(err)
-	}
-	registered, err := readRegistration(asked, body, m)
-	if err != nil {
-		return nil, err
-	}
+	registered.Scope = oauth.JoinScope(slices.DeleteFunc(strings.Fields(registered.Scope), func(scope string) bool {
+		return slices.Contains(s.scopes, scope) && !slices.Contains(own, scope)
+	}))
 	s.closedLog.gone()
 	if err := s.checkOwn(registered.ClientID, body); err != nil {
 		return nil, err
@@ -69,6 +69,46 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 		registered.RedirectURIs, registered.ApplicationType = c.RedirectURIs, c.ApplicationType
 	}
 	return s.handOut(registered, relayed)
+}
+
+// register makes one registration, and returns it with the metadata that was sent.
+func (s *registrar) register(ctx context.Context, asked oauth.ClientMetadata) (registered *oauth.Client, sent []byte, _ error) {
+	sent, err := json.Marshal(asked)
+	if err != nil {
+		return nil, nil, err
+	}
+	answer, err := s.request(ctx, sent)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, refused, err := readAnswer(answer, readObject)
+	if refused != nil {
+		return nil, nil, registrationError(refused)
+	}
+	if err != nil {
+		if answer.Status == http.StatusUnauthorized || answer.Status == http.StatusForbidden {
+			return nil, nil, fmt.Errorf("%w: %w", errClosed, err)
+		}
+		return nil, nil, unavailable(err)
+	}
+	registered, err = readRegistration(asked, sent, m)
+	return registered, sent, err
+}
+
+// widenedScope is what a client is registered for upstream that asks for scopes:
+// also those that it may have to step up to, because many upstreams refuse, for
+// good, what a client is not registered for. A client that asks for none is left
+// to the upstream, which as a rule lets it have all.
+func (s *registrar) widenedScope(ctx context.Context, scopes []string) string {
+	if len(scopes) == 0 {
+		return ""
+	}
+	for _, scope := range s.scopes {
+		if !slices.Contains(scopes, scope) {
+			scopes = append(slices.Clip(scopes), scope)
+		}
+	}
+	return s.upstreamScope(ctx, scopes)
 }
 
 // ownCallback puts our callback in the place of the client's redirect URIs, and
@@ -101,16 +141,20 @@ func errNoRegistration() error {
 	return oauth.ErrAccessDenied.Describe("The upstream identity provider offers no dynamic registration; use a client id that the operator registered")
 }
 
-// refused is the answer when the upstream refuses the registration.
-func (s *registrar) refused(r *refusal) error {
+// errClosed is the error of a registration that needs a token.
+var errClosed = errors.New("registration is closed")
+
+// registrationError is the error of a registration that the upstream refuses.
+func registrationError(r *refusal) error {
 	cause := r.cause("registration", nil)
-	switch {
-	case r.code == "invalid_redirect_uri":
+	switch r.code {
+	case "invalid_redirect_uri":
 		return oauth.ErrInvalidRedirectURI.Describe("The identity provider refused the redirect URIs").Because(cause)
-	case r.code == "invalid_client_metadata", r.code == "invalid_software_statement", r.code == "unapproved_software_statement":
+	case "invalid_client_metadata", "invalid_software_statement", "unapproved_software_statement", "invalid_scope":
 		return oauth.ErrInvalidClientMetadata.Describe("The identity provider refused the client metadata").Because(cause)
-	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
-		return s.closed(cause)
+	}
+	if r.status == http.StatusUnauthorized || r.status == http.StatusForbidden {
+		return fmt.Errorf("%w: %w", errClosed, cause)
 	}
 	return unavailable(cause)
 }

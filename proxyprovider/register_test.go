@@ -398,3 +398,70 @@ func TestLongMetadata(t *testing.T) {
 		t.Errorf("redirect URIs never: %v", err)
 	}
 }
+
+// TestRegistrationScopes: a client is registered for what it may have to step up
+// to, if the upstream takes that.
+func TestRegistrationScopes(t *testing.T) {
+	const created = `{"client_id":"u","scope":%q}`
+	refusing := func(status int, body string) func(scope string) (int, string) {
+		return func(scope string) (int, string) {
+			if strings.Contains(scope, "mcp:admin") {
+				return status, body
+			}
+			return 201, fmt.Sprintf(created, scope)
+		}
+	}
+	taking := func(scope string) (int, string) { return 201, fmt.Sprintf(created, scope) }
+	for _, row := range []struct {
+		name, asked string
+		upstream    func(scope string) (status int, body string)
+		sent        []string
+		answer      string
+	}{
+		{"widened", "mcp:read openid", taking, []string{"mcp:read openid mcp:admin mcp:write"}, "mcp:read openid"},
+		{"what the client asks for stays its own", "mcp:write", taking, []string{"mcp:write mcp:admin mcp:read"}, "mcp:write"},
+		{"what the upstream drops is gone", "mcp:read openid", func(string) (int, string) { return 201, fmt.Sprintf(created, "mcp:read mcp:admin") }, []string{"mcp:read openid mcp:admin mcp:write"}, "mcp:read"},
+		{"dropped for the upstream", "mcp:read profile", taking, []string{"mcp:read mcp:admin mcp:write"}, "mcp:read"},
+		{"without a scope", "", func(string) (int, string) { return 201, `{"client_id":"u"}` }, []string{""}, ""},
+		{"refused as metadata", "mcp:read", refusing(400, `{"error":"invalid_client_metadata"}`), []string{"mcp:read mcp:admin mcp:write", "mcp:read"}, "mcp:read"},
+		{"refused as scope", "mcp:read", refusing(400, `{"error":"invalid_scope"}`), []string{"mcp:read mcp:admin mcp:write", "mcp:read"}, "mcp:read"},
+		{"refused, and dropped for the upstream", "mcp:read profile", refusing(400, `{"error":"invalid_client_metadata"}`), []string{"mcp:read mcp:admin mcp:write", "mcp:read"}, "mcp:read"},
+		{"forbidden", "mcp:read", refusing(403, `{"error":"insufficient_scope"}`), []string{"mcp:read mcp:admin mcp:write", "mcp:read"}, "mcp:read"},
+		{"nothing to widen", "mcp:read mcp:admin mcp:write", refusing(400, `{"error":"invalid_client_metadata"}`), []string{"mcp:read mcp:admin mcp:write"}, "invalid_client_metadata Bad Request"},
+		{"down", "mcp:read", func(string) (int, string) { return 503, `{}` }, []string{"mcp:read mcp:admin mcp:write"}, "temporarily_unavailable Service Unavailable"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var sent []string
+			u := newUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+				var m struct{ Scope string }
+				if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+					t.Error(err)
+				}
+				sent = append(sent, m.Scope)
+				status, body := row.upstream(m.Scope)
+				answersJSON(status, body)(w, r)
+			})
+			cfg := config(t, u)
+			cfg.RegistrationScopes = []string{"mcp:admin", "mcp:read", "mcp:write"}
+			cfg.DropScopes = []string{"profile"}
+			var log logBuffer
+			cfg.Logger = log.logger()
+			in := asked("none")
+			in.Scope = row.asked
+			got, err := registrar(t, newProxy(t, cfg)).RegisterClient(t.Context(), in)
+			answer := code(err)
+			if err == nil {
+				answer = got.Scope
+			}
+			if diff := cmp.Diff(row.answer, answer); diff != "" {
+				t.Errorf("answer: %s", diff)
+			}
+			if diff := cmp.Diff(row.sent, sent); diff != "" {
+				t.Errorf("sent upstream: %s", diff)
+			}
+			if strings.Contains(log.String(), "takes no registrations") {
+				t.Errorf("the operator reads %s", log.String())
+			}
+		})
+	}
+}
