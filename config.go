@@ -236,6 +236,9 @@ func checkScopes(setting string, scopes []string) error {
 		if !oauth.ValidScope(scope) {
 			return fmt.Errorf("%s: %q is no scope: RFC 6749 section 3.3 allows printable ASCII without space, quote and backslash", setting, scope)
 		}
+		if strings.Contains(scope, ",") {
+			return fmt.Errorf("%s: %q holds a comma: separate scopes by spaces alone", setting, scope)
+		}
 	}
 	return nil
 }
@@ -379,6 +382,9 @@ func (c *Client) check() error {
 		}
 		if u.Scheme == "http" && !oauth.IsLoopbackHost(u.Hostname()) {
 			return fmt.Errorf("client %s: %s: http is for loopback hosts only; use https", c.ID, uri)
+		}
+		if strings.Contains(uri, "*") {
+			return fmt.Errorf("client %s: %s: redirect URIs are compared as they are, without wildcards (RFC 9700 section 4.1); write each in full", c.ID, uri)
 		}
 	}
 	return checkScopes("scopes", c.Scopes)

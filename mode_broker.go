@@ -346,6 +346,9 @@ func (m *BrokerMode) signIn(env ModeEnv, rules idp.Rules, mode *Mode, broker *pr
 		return fmt.Errorf("upstream: %w", err)
 	}
 	upstream := p.value.(idp.Upstream)
+	if upstream.Issuer() == env.Issuer {
+		return fmt.Errorf("upstream: %s is this site's own issuer: name the identity provider that signs people in, or write accounts for users of this site's own", env.Issuer)
+	}
 	mode.Start = append(mode.Start, p.start)
 	broker.Upstream = upstream
 	grants.Upstream = upstream

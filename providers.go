@@ -248,6 +248,9 @@ func (m *ProxyMode) NewMode(env ModeEnv) (*Mode, error) {
 		return nil, err
 	}
 	r := m.resolved
+	if r.Issuer == env.Issuer {
+		return nil, fmt.Errorf("proxy: %s is this site's own issuer: name the identity provider's", env.Issuer)
+	}
 	mode := &Mode{ScopesSupported: r.Scopes, NeedsKeys: true, endpointPrefix: r.EndpointPrefix}
 	if slices.Equal(r.Audience, []string{"any"}) {
 		mode.AnyAudience = true

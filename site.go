@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -150,6 +151,7 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 	if err != nil {
 		return nil, err
 	}
+	c.warnOfDescriptions(p, mode)
 	s := &site{
 		issuer: c.issuer, needsKeys: mode.NeedsKeys, needsStore: mode.NeedsStore, start: mode.Start,
 		run: mode.Run, callers: &app.callers, upstreamTokenFor: mode.upstreamTokenFor,
@@ -178,6 +180,20 @@ func (c *siteConfig) newSite(app *App, newMode func(ModeEnv) (*Mode, error)) (*s
 		return nil, err
 	}
 	return s, nil
+}
+
+// warnOfDescriptions tells of descriptions that nobody will read. In proxy mode the
+// identity provider may have scopes that are not known here.
+func (c *siteConfig) warnOfDescriptions(p *plan, mode *Mode) {
+	if mode.Provider != nil && !mode.NeedsStore {
+		return
+	}
+	known := slices.Concat(mode.ScopesSupported, []string{"openid", "profile", "email", "offline_access"}, slices.Concat(slices.Collect(maps.Values(p.grantable))...))
+	for scope := range p.descriptions {
+		if !slices.Contains(known, scope) {
+			c.logger.Warn("a scope is described that no resource grants; is it spelled as in scopes?", "scope", scope, "issuer", c.issuer)
+		}
+	}
 }
 
 func (c *siteConfig) oauthClients() []oauth.Client {

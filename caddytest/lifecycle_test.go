@@ -273,6 +273,10 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	const server = "authorization_server https://idp.example.com\n"
 	const proxy = "proxy {\nissuer https://idp.example.com\naudience https://mcp.example.com/mcp\n}\n"
 	for _, row := range []struct{ name, globals, site, want string }{
+		{"its own upstream", "", site("upstream oidc {ORIGIN} {\nclient_id x\n}"), "own issuer"},
+		{"its own proxy", "", site("proxy {\nissuer {ORIGIN}\naudience {ORIGIN}/mcp\n}"), "own issuer"},
+		{"GitHub without a secret", "", site("upstream github {\nclient_id x\n}\nallow email a@example.com"), "client_secret"},
+		{"the metadata's URL as an issuer", "", site("authorization_server https://idp.example.com/realm/.well-known/openid-configuration"), `usually "https://idp.example.com/realm"`},
 		{"unset variable", "", site(proxy + "service_documentation {env.MCPAUTH_TEST_NOT_SET}"), "MCPAUTH_TEST_NOT_SET"},
 		{"empty variable", "", site(proxy + "service_documentation {env.MCPAUTH_TEST_EMPTY}"), "MCPAUTH_TEST_EMPTY"},
 		{"missing file", "", site(proxy + "client a {\nsecret {file./nowhere/secret}\nredirect_uris https://a.example/cb\n}"), "/nowhere/secret"},
@@ -435,5 +439,24 @@ func TestProxyRelays(t *testing.T) {
 	resp, answer := c.token(url.Values{"grant_type": {"refresh_token"}, "client_id": {other}, "refresh_token": {fmt.Sprint(tokens["refresh_token"])}})
 	if resp.StatusCode != 400 || answer["error"] != "invalid_grant" || idp.count("/token") != before {
 		t.Errorf("another client's refresh token: %d %v", resp.StatusCode, answer)
+	}
+}
+
+// TestDescriptionOfNothing: a description that no consent page can show is likely
+// misspelt.
+func TestDescriptionOfNothing(t *testing.T) {
+	const mode = "accounts {\nalice $2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy\n}\n"
+	c := loadCaddy(t, "{ORIGIN} {\nmcp_auth {ORIGIN} {\n"+mode+`resource /mcp {
+		scopes mcp:read
+		tool delete_* mcp:delete
+		describe mcp:read "Read"
+		describe mcp:delete "Delete"
+		describe mcp:raed "Read"
+	}
+	}
+	}`)
+	const complaint = "a scope is described that no resource grants"
+	if log := c.log(); strings.Count(log, complaint) != 1 || !strings.Contains(log, `"scope":"mcp:raed"`) {
+		t.Errorf("%d complaints", strings.Count(log, complaint))
 	}
 }

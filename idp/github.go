@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -57,6 +58,9 @@ func NewGitHub(o GitHubOptions) (Upstream, error) {
 	if err := o.prepare(scopes...); err != nil {
 		return nil, err
 	}
+	if o.ClientSecret == "" {
+		return nil, errors.New("client_secret is missing: GitHub signs nobody in without one (is the environment variable set?)")
+	}
 	g := &github{api: origin + "/api/v3", origin: origin}
 	if origin == githubURL {
 		g.api = "https://api.github.com"
@@ -78,7 +82,7 @@ func NewGitHub(o GitHubOptions) (Upstream, error) {
 		caller: g.caller, name: "GitHub", issuer: origin, open: origin == githubURL,
 		// RFC 9207: not announced today; these would be its issuer.
 		callbackIss:  []string{origin, origin + "/login/oauth"},
-		capabilities: Capabilities{Refresh: true, UserInfo: true, Revoke: o.ClientSecret != ""},
+		capabilities: Capabilities{Refresh: true, UserInfo: true, Revoke: true},
 		who:          g.who,
 		end:          g.revoke,
 	}, nil
@@ -189,7 +193,7 @@ func (g *github) list(ctx context.Context, path, accessToken string, each func(c
 // revoke deletes this one token; deleting the grant would end the user's other
 // ones (https://docs.github.com/en/rest/apps/oauth-applications).
 func (g *github) revoke(ctx context.Context, t Tokens) error {
-	if t.AccessToken == "" || g.ClientSecret == "" {
+	if t.AccessToken == "" {
 		return nil
 	}
 	body, err := json.Marshal(map[string]string{"access_token": t.AccessToken})

@@ -13,7 +13,8 @@ import (
 // host, and anywhere if insecure is true. What two readers could read in two
 // ways is refused as well, since clients compare issuers byte for byte: an
 // empty query or fragment, dot segments, doubled slashes, backslashes, and
-// characters that need percent-encoding.
+// characters that need percent-encoding. The URL of a metadata document, which is
+// often taken for the issuer, is refused too.
 func CheckIssuer(issuer string, insecure bool) error {
 	if issuer == "" {
 		return errors.New("the issuer is empty: write a URL such as https://mcp.example.com")
@@ -40,6 +41,9 @@ func CheckIssuer(issuer string, insecure bool) error {
 		return fmt.Errorf("issuer %q holds a backslash, a space or another character that needs percent-encoding: write letters, digits, hyphens, dots and slashes", issuer)
 	case u.checkHTTP() != nil:
 		return fmt.Errorf("issuer %q: %w: write one such as https://mcp.example.com", issuer, u.checkHTTP())
+	case strings.Contains(u.path, "/.well-known/"):
+		at := strings.Index(issuer, "/.well-known/")
+		return fmt.Errorf("issuer %q is the URL of a document, not the issuer that it names: write what the document has as issuer, usually %q", issuer, issuer[:at])
 	case hasDotSegment(u.path):
 		return fmt.Errorf("issuer %q has a dot segment in its path: write the path that it stands for", issuer)
 	case strings.Contains(u.path, "//"):
