@@ -42,8 +42,8 @@ func CheckIssuer(issuer string, insecure bool) error {
 	case u.checkHTTP() != nil:
 		return fmt.Errorf("issuer %q: %w: write one such as https://mcp.example.com", issuer, u.checkHTTP())
 	case strings.Contains(u.path, "/.well-known/"):
-		at := strings.Index(issuer, "/.well-known/")
-		return fmt.Errorf("issuer %q is the URL of a document, not the issuer that it names: write what the document has as issuer, usually %q", issuer, issuer[:at])
+		base, _, _ := strings.Cut(issuer, "/.well-known/")
+		return fmt.Errorf("issuer %q is the URL of a document, not the issuer that it names: write what the document has as issuer, usually %q", issuer, base)
 	case hasDotSegment(u.path):
 		return fmt.Errorf("issuer %q has a dot segment in its path: write the path that it stands for", issuer)
 	case strings.Contains(u.path, "//"):
