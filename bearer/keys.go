@@ -6,33 +6,21 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/caddy-mcp/mcpauth/internal/strictjson"
+	"github.com/caddy-mcp/mcpauth/internal/jwks"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
-const (
-	// maxKeys bounds a JWKS document.
-	maxKeys = 100
-	// maxTries bounds the keys tried for one token that does not name its key.
-	maxTries = 4
-	// Bounds of an RSA modulus, in bits: below is weak (RFC 7518 §3.3), above
-	// costs more time than a signature should.
-	minRSABits = 2048
-	maxRSABits = 8192
-)
+// maxTries bounds the keys tried for one token that does not name its key.
+const maxTries = 4
 
 // errUnknownKey is the cause of a refusal for a key that is not in the JWKS.
 var errUnknownKey = errors.New("no such key in the JWKS")
@@ -52,105 +40,37 @@ func algorithms() map[string]jwt.SigningMethod {
 	return known
 }
 
-// verificationKey is a public key of a JWKS that may verify signatures.
-type verificationKey struct {
-	id  string
-	alg string // "" if the key does not tell
-	key any    // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-}
-
 // fits reports whether signatures of the method may be checked with the key.
 // That is decided by the key, never by the token alone: otherwise an RSA key
 // could be talked into serving as something else.
-func (k *verificationKey) fits(method jwt.SigningMethod) bool {
-	if k.alg != "" && k.alg != method.Alg() {
+func fits(k *jwks.Key, method jwt.SigningMethod) bool {
+	if k.Alg != "" && k.Alg != method.Alg() {
 		return false
 	}
 	switch method := method.(type) {
 	case *jwt.SigningMethodRSA, *jwt.SigningMethodRSAPSS:
-		_, ok := k.key.(*rsa.PublicKey)
+		_, ok := k.Public.(*rsa.PublicKey)
 		return ok
 	case *jwt.SigningMethodECDSA:
 		// RFC 7518 §3.4: each algorithm has its one curve.
-		key, ok := k.key.(*ecdsa.PublicKey)
+		key, ok := k.Public.(*ecdsa.PublicKey)
 		return ok && key.Curve.Params().BitSize == method.CurveBits
 	case *jwt.SigningMethodEd25519:
-		_, ok := k.key.(ed25519.PublicKey)
+		_, ok := k.Public.(ed25519.PublicKey)
 		return ok
 	}
 	return false
 }
 
 // keySet is one version of a JWKS.
-type keySet struct{ keys []verificationKey }
+type keySet struct{ keys []jwks.Key }
 
-// parseKeySet reads a JWKS (RFC 7517 §5). Keys that cannot verify signatures,
-// are weak or are not understood are left out (§5: implementations SHOULD
-// ignore them); a document without a single usable key is an error, so that a
-// server's mishap does not throw away keys that work.
 func parseKeySet(data []byte) (*keySet, error) {
-	var document map[string]json.RawMessage
-	if err := strictjson.Unmarshal(data, &document); err != nil {
-		return nil, err
-	}
-	var raw []json.RawMessage
-	if err := json.Unmarshal(document["keys"], &raw); err != nil {
-		return nil, errors.New("the document has no array of keys")
-	}
-	if len(raw) > maxKeys {
-		return nil, fmt.Errorf("the document has %d keys, more than %d", len(raw), maxKeys)
-	}
-	set := &keySet{}
-	var ignored []error
-	for i, data := range raw {
-		key, err := parseKey(data)
-		if err != nil {
-			ignored = append(ignored, fmt.Errorf("key %d: %w", i, err))
-			continue
-		}
-		set.keys = append(set.keys, *key)
-	}
-	if len(set.keys) == 0 {
-		return nil, errors.Join(append([]error{errors.New("the document has no key that verifies signatures")}, ignored...)...)
-	}
-	return set, nil
-}
-
-func parseKey(data []byte) (*verificationKey, error) {
-	var jwk jwkset.JWKMarshal
-	if err := json.Unmarshal(data, &jwk); err != nil {
-		return nil, errors.New("not a JSON Web Key")
-	}
-	switch {
-	case jwk.USE != "" && jwk.USE != jwkset.UseSig:
-		return nil, errors.New("its use is not sig")
-	case len(jwk.KEYOPS) > 0 && !slices.Contains(jwk.KEYOPS, jwkset.KeyOpsVerify):
-		return nil, errors.New("its key_ops have no verify")
-	case jwk.D != "" || jwk.K != "":
-		// Whoever publishes it lets anybody sign with it.
-		return nil, errors.New("it holds the private key")
-	case len(jwk.E) > 8: // 6 bytes; what is longer would be cut to 8 bytes by jwkset
-		return nil, errors.New("its exponent is too large")
-	}
-	// The certificates are not what we trust, and x5u would name a URL.
-	jwk.X5C, jwk.X5U, jwk.X5T, jwk.X5TS256 = nil, "", "", ""
-	parsed, err := jwkset.NewJWKFromMarshal(jwk, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{SkipAll: true})
+	keys, err := jwks.Parse(data)
 	if err != nil {
 		return nil, err
 	}
-	switch key := parsed.Key().(type) {
-	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return nil, fmt.Errorf("an RSA key of %d bits", bits)
-		}
-		if key.E < 3 || key.E > math.MaxInt32 || key.E%2 == 0 {
-			return nil, errors.New("its exponent is not usable")
-		}
-	case *ecdsa.PublicKey, ed25519.PublicKey:
-	default:
-		return nil, errors.New("its type is not for signatures")
-	}
-	return &verificationKey{id: jwk.KID, alg: string(jwk.ALG), key: parsed.Key()}, nil
+	return &keySet{keys}, nil
 }
 
 // find returns the keys with which a token that names the key id ("" for none)
@@ -158,12 +78,12 @@ func parseKey(data []byte) (*verificationKey, error) {
 func (s *keySet) find(id string, method jwt.SigningMethod) (fitting []any, known bool) {
 	for i := range s.keys {
 		key := &s.keys[i]
-		if id != "" && key.id != id {
+		if id != "" && key.ID != id {
 			continue
 		}
 		known = true
-		if key.fits(method) && len(fitting) < maxTries {
-			fitting = append(fitting, key.key)
+		if fits(key, method) && len(fitting) < maxTries {
+			fitting = append(fitting, key.Public)
 		}
 	}
 	return fitting, known

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/caddy-mcp/mcpauth/internal/safehttp"
+	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
 // metadata is what a provider publishes about itself (OpenID Connect Discovery
@@ -114,7 +115,7 @@ func (d *discovery) check(m *metadata) error {
 		if endpoint.url == "" && !endpoint.required {
 			continue
 		}
-		if err := checkEndpoint(endpoint.url, d.insecure); err != nil {
+		if err := oauth.CheckEndpoint(endpoint.url, d.insecure); err != nil {
 			return fmt.Errorf("%s answered a metadata document whose %s cannot be used: %w", d.url, name, err)
 		}
 	}

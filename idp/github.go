@@ -44,7 +44,7 @@ func NewGitHub(o GitHubOptions) (Upstream, error) {
 	if base == "" {
 		base = githubURL
 	}
-	if err := checkEndpoint(base, o.Insecure); err != nil {
+	if err := oauth.CheckEndpoint(base, o.Insecure); err != nil {
 		return nil, fmt.Errorf("base URL %q: %w", o.BaseURL, err)
 	}
 	origin, err := oauth.Origin(base)

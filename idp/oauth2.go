@@ -47,7 +47,7 @@ func NewOAuth2(o OAuth2Options) (Upstream, error) {
 		if address == "" && name == "revocation_url" {
 			continue
 		}
-		if err := checkEndpoint(address, o.Insecure); err != nil {
+		if err := oauth.CheckEndpoint(address, o.Insecure); err != nil {
 			return nil, fmt.Errorf("%s %q: %w", name, address, err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -104,26 +103,6 @@ func noRedirects(client *http.Client) *http.Client {
 		c.Timeout = safehttp.Timeout
 	}
 	return &c
-}
-
-// checkEndpoint says what is wrong with an endpoint's URL.
-func checkEndpoint(raw string, insecure bool) error {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Hostname() == "":
-		return errors.New("write an absolute URL such as https://idp.example.com/oauth/token")
-	case strings.ContainsFunc(raw, func(r rune) bool { return r <= 0x20 || r >= 0x7f }):
-		return errors.New("percent-encode its spaces and its characters outside ASCII")
-	case strings.Contains(raw, "#"):
-		return errors.New("drop the # and what follows: an endpoint has no fragment (RFC 6749 section 3.1)")
-	case u.User != nil:
-		return errors.New("drop the user name or password from the URL")
-	case u.Scheme == "https":
-		return nil
-	case u.Scheme == "http" && (insecure || oauth.IsLoopbackHost(u.Hostname())):
-		return nil
-	}
-	return errors.New("write https; http is for loopback hosts, since codes and secrets go there")
 }
 
 // checkHost says what is wrong with a host that is to become part of an

@@ -25,17 +25,6 @@ func FuzzTokenAnswer(f *testing.F) {
 	})
 }
 
-func FuzzKeySet(f *testing.F) {
-	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"},{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}`))
-	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		set, err := parseKeySet(data)
-		if err == nil && len(set.keys) == 0 {
-			t.Error("an empty set is no error")
-		}
-	})
-}
-
 // Whatever claims look like, what is made of them is within the bounds.
 func FuzzClaims(f *testing.F) {
 	f.Add([]byte(`{"sub":"a","email":"a@example.com","groups":["x"],"a":{"b":1}}`), "a.b")

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/caddy-mcp/mcpauth/bearer"
 	"github.com/caddy-mcp/mcpauth/internal/safehttp"
@@ -64,7 +62,7 @@ func newUpstream(cfg *ProxyConfig) (*upstream, error) {
 	for _, name := range []endpoint{authorizationEndpoint, tokenEndpoint, revocationEndpoint, registrationEndpoint} {
 		u.missing[name] = &onceLog{}
 		if raw := u.configured[name]; raw != "" {
-			if err := checkEndpoint(raw, u.insecure); err != nil {
+			if err := oauth.CheckEndpoint(raw, u.insecure); err != nil {
 				return nil, fmt.Errorf("the upstream's %s URL: %w", name, err)
 			}
 		}
@@ -106,26 +104,6 @@ func noRedirects(client *http.Client) *http.Client {
 	return &c
 }
 
-// checkEndpoint says what is wrong with an endpoint's URL.
-func checkEndpoint(raw string, insecure bool) error {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "":
-		return errors.New("write an absolute URL such as https://idp.example.com/oauth/token")
-	case strings.ContainsFunc(raw, func(r rune) bool { return r <= 0x20 || r >= 0x7f }):
-		return errors.New("percent-encode its spaces and its characters outside ASCII")
-	case strings.Contains(raw, "#"):
-		return errors.New("drop the # and what follows: an endpoint has no fragment (RFC 6749 section 3.1)")
-	case u.User != nil:
-		return errors.New("drop the user name or password from the URL")
-	case u.Scheme == "https":
-		return nil
-	case u.Scheme == "http" && (insecure || oauth.IsLoopbackHost(u.Hostname())):
-		return nil
-	}
-	return errors.New("write https; http is for loopback hosts, since codes and secrets go there")
-}
-
 // url returns where the endpoint is: as configured, else as discovered. It is
 // errNoEndpoint if the upstream's metadata does not name it.
 func (u *upstream) url(ctx context.Context, name endpoint) (string, error) {
@@ -150,7 +128,7 @@ func (u *upstream) url(ctx context.Context, name endpoint) (string, error) {
 		}
 		return "", errNoEndpoint
 	}
-	if err := checkEndpoint(raw, u.insecure); err != nil {
+	if err := oauth.CheckEndpoint(raw, u.insecure); err != nil {
 		if u.missing[name].first() {
 			u.log.Error("the upstream identity provider's metadata names an endpoint that cannot be used",
 				"endpoint", string(name), "upstream", u.identity, "error", err)
