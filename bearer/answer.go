@@ -81,6 +81,9 @@ func (a *answer) endable() *http.Request {
 	}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancelCause(a.request.Context())
+	if a.losesConnection() {
+		a.reader = http.NewResponseController(a.ResponseWriter)
+	}
 	return a.request.WithContext(ctx)
 }
 
@@ -136,11 +139,23 @@ func (a *answer) close(complete bool) {
 	case a.hijacked:
 	case !a.sent:
 		a.refuse(a.ended.Load())
+	case a.losesConnection():
+		panic(http.ErrAbortHandler) // the client must not use it again
 	case a.events, complete && !a.failed:
 		// An event stream may end anywhere: the client connects again.
 	default:
 		panic(http.ErrAbortHandler) // it must not look complete
 	}
+}
+
+// losesConnection reports whether the connection has no other request after this
+// one, which was ended: because that took its connection along, or because it has
+// a body that may not have been read. What is left of that must not be taken for
+// another request, and net/http does not see to it if somebody in front has
+// wrapped the body, as Caddy does.
+func (a *answer) losesConnection() bool {
+	r := a.request
+	return r.ProtoMajor == 1 && (a.connection != nil || r.ContentLength != 0)
 }
 
 // refuse answers in place of the server behind.
@@ -152,7 +167,7 @@ func (a *answer) refuse(why *oauth.Error) {
 		delete(h, name)
 	}
 	dropDigests(h)
-	if a.connection != nil {
+	if a.losesConnection() {
 		h["Connection"] = []string{"close"}
 	}
 	a.sent = true

@@ -9,8 +9,8 @@ import (
 
 // ConnContext is for http.Server.ConnContext and is not needed for anything but
 // speed: with it, Pass need not give each request over HTTP/1 a context of its
-// own to be able to end it. A request that ends with its token then takes its
-// connection along, which has no other request.
+// own to be able to end it, but for those with GET. A request that ends with its
+// token then takes its connection along, which has no other request.
 //
 // It does nothing where the server has a BaseContext that can end, and where the
 // connection cannot stop reading alone, as those of some listener wrappers.
@@ -73,10 +73,12 @@ func (c *connContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// connectionOf returns the connection that is the request's alone, nil if it may
-// not be or is not known.
+// connectionOf returns the connection that may end with the request, nil if it may
+// not, or is not known. Event streams and long polls that are opened with GET are
+// to end without their connection, which the client may have for its next request
+// in the same moment.
 func connectionOf(r *http.Request) *connection {
-	if r.ProtoMajor != 1 {
+	if r.ProtoMajor != 1 || r.Method == http.MethodGet {
 		return nil
 	}
 	ctx := r.Context()

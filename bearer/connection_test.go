@@ -3,6 +3,7 @@ package bearer_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -49,9 +50,9 @@ func serveConnections(t *testing.T, v bearer.Verifier, protocol string, handler 
 	return server
 }
 
-func requestWith(t *testing.T, server *httptest.Server, token string) (*http.Response, error) {
+func requestWith(t *testing.T, server *httptest.Server, method, token string) (*http.Response, error) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+"/mcp", nil)
+	r, err := http.NewRequestWithContext(t.Context(), method, server.URL+"/mcp", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,35 +60,48 @@ func requestWith(t *testing.T, server *httptest.Server, token string) (*http.Res
 	return server.Client().Do(r)
 }
 
-// The stream of a revoked token ends properly and the handler is told, those of
-// others go on, and the client can send its next request.
+// The stream of a revoked token ends and the handler is told, those of others go
+// on, and the client can send its next request. With GET and over HTTP/2 it ends
+// properly. Over HTTP/1 the answer to a POST breaks off, since its connection ends
+// with it: a client that took it for a good end could send the next request there.
 func TestStreamsEndThroughTheirConnections(t *testing.T) {
-	for _, protocol := range []string{"http/1.1", "http/1.1 over TLS", "h2"} {
-		t.Run(protocol, func(t *testing.T) {
+	for _, row := range []struct {
+		protocol, method string
+		breaks           bool
+	}{
+		{"http/1.1", "GET", false},
+		{"http/1.1", "POST", true},
+		{"http/1.1 over TLS", "GET", false},
+		{"http/1.1 over TLS", "POST", true},
+		{"h2", "GET", false},
+		{"h2", "POST", false},
+	} {
+		t.Run(row.method+" "+row.protocol, func(t *testing.T) {
+			t.Parallel()
 			var v revocable
 			over := make(chan error, 2)
-			server := serveConnections(t, &v, protocol, func(w http.ResponseWriter, r *http.Request) {
+			server := serveConnections(t, &v, row.protocol, func(w http.ResponseWriter, r *http.Request) {
 				eventStream(w, r)
 				over <- r.Context().Err()
 			})
-			bad, err := requestWith(t, server, "bad")
+			bad, err := requestWith(t, server, row.method, "bad")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer bad.Body.Close()
-			good, err := requestWith(t, server, "good")
+			good, err := requestWith(t, server, row.method, "good")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer good.Body.Close()
 			v.revoked.Store("bad")
-			if body, err := io.ReadAll(bad.Body); err != nil || string(body) != "data: {}\n\n" {
+			if body, err := io.ReadAll(bad.Body); errors.Is(err, io.ErrUnexpectedEOF) != row.breaks || (err != nil) != row.breaks || string(body) != "data: {}\n\n" {
 				t.Errorf("the stream was %q and ended with %v", body, err)
 			}
 			if err := <-over; err == nil {
 				t.Error("the handler was not told")
 			}
-			again, err := requestWith(t, server, "good")
+			again, err := requestWith(t, server, row.method, "good")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,6 +113,117 @@ func TestStreamsEndThroughTheirConnections(t *testing.T) {
 			default:
 			}
 		})
+	}
+}
+
+// A stream that was opened with GET leaves its connection to the next request.
+func TestEndedStreamLeavesItsConnection(t *testing.T) {
+	var v revocable
+	server := serveConnections(t, &v, "http/1.1", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			eventStream(w, r)
+		}
+	})
+	conn, in := dial(t, server)
+	for i := range 3 {
+		token := fmt.Sprint("token-", i)
+		if _, err := fmt.Fprintf(conn, "GET /mcp HTTP/1.1\r\nHost: mcp.example.com\r\nAuthorization: Bearer %s\r\n\r\n", token); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.revoked.Store(token)
+		if body, err := io.ReadAll(resp.Body); err != nil || resp.Close || string(body) != "data: {}\n\n" {
+			t.Fatalf("the stream was %q, closes: %t, %v", body, resp.Close, err)
+		}
+		if _, err := io.WriteString(conn, "POST /mcp HTTP/1.1\r\nHost: mcp.example.com\r\nContent-Length: 2\r\nAuthorization: Bearer good\r\n\r\n{}"); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 200 {
+			t.Fatalf("the next request: %v %v", resp, err)
+		}
+	}
+}
+
+// The rest of a request that was ended is not taken for other requests, even if
+// net/http does not notice that it was not read: somebody in front has wrapped the
+// body, and the handler has closed it.
+func TestRestOfAnEndedRequestIsNoRequest(t *testing.T) {
+	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: mcp.example.com\r\nAuthorization: Bearer good\r\n\r\n"
+	type wrapper struct{ io.ReadCloser }
+	for _, row := range []struct{ name, header string }{
+		{"with a length", "Content-Length: 10000000"},
+		{"chunked", "Transfer-Encoding: chunked"},
+	} {
+		for _, knows := range []bool{true, false} {
+			for _, answers := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s, connection known: %t, answer begun: %t", row.name, knows, answers), func(t *testing.T) {
+					t.Parallel()
+					var v revocable
+					var served atomic.Int32
+					begun := make(chan struct{}, 1)
+					guarded := bearer.Middleware(newLiveGuard(t, &v, nil), bearer.MiddlewareOptions{})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if served.Add(1) > 1 {
+							return
+						}
+						if answers {
+							w.Header().Set("Content-Type", "text/event-stream")
+							_ = http.NewResponseController(w).Flush()
+						}
+						_, _ = io.ReadFull(r.Body, make([]byte, 10))
+						begun <- struct{}{}
+						<-r.Context().Done()
+						_ = r.Body.Close()
+					}))
+					server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						r.Body = wrapper{r.Body}
+						_ = http.NewResponseController(w).EnableFullDuplex()
+						guarded.ServeHTTP(w, r)
+					}))
+					if knows {
+						server.Config.ConnContext = bearer.ConnContext
+					}
+					server.Start()
+					t.Cleanup(server.Close)
+					conn, in := dial(t, server)
+					part := strings.Repeat(smuggled, 20)
+					if row.name == "chunked" {
+						part = fmt.Sprintf("%x\r\n%s\r\n", len(part), part)
+					}
+					if _, err := io.WriteString(conn, "POST /mcp HTTP/1.1\r\nHost: mcp.example.com\r\nAuthorization: Bearer bad\r\n"+row.header+"\r\n\r\n"+part); err != nil {
+						t.Fatal(err)
+					}
+					<-begun
+					v.revoked.Store("bad")
+					resp, err := http.ReadResponse(in, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					go func() { // it may be closed while it writes
+						for range 200 {
+							if _, err := io.WriteString(conn, part); err != nil {
+								return
+							}
+							time.Sleep(time.Millisecond)
+						}
+					}()
+					if _, err := io.ReadAll(resp.Body); (err != nil) != answers {
+						t.Errorf("status %d, the answer ended with %v", resp.StatusCode, err)
+					}
+					if !answers && (resp.StatusCode != http.StatusGatewayTimeout || !resp.Close) {
+						t.Errorf("status %d, closes: %t", resp.StatusCode, resp.Close)
+					}
+					if rest, _ := io.ReadAll(in); len(rest) > 0 {
+						t.Errorf("after the answer came %.100q", rest)
+					}
+					if n := served.Load(); n != 1 {
+						t.Errorf("the handler had %d requests", n)
+					}
+				})
+			}
+		}
 	}
 }
 
@@ -198,7 +323,7 @@ func TestDetachedRequestEnds(t *testing.T) {
 	server.Config.ConnContext = bearer.ConnContext
 	server.Start()
 	t.Cleanup(server.Close)
-	resp, err := requestWith(t, server, "bad")
+	resp, err := requestWith(t, server, "GET", "bad")
 	if err != nil {
 		t.Fatal(err)
 	}

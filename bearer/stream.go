@@ -66,9 +66,11 @@ type stream struct {
 	info *oauth.TokenInfo
 	// grace is how long the request may go on after the token has expired.
 	grace time.Duration
-	// connection is the request's alone; nil if cancel is to be used.
+	// connection is the request's alone; nil if cancel is to be used, and reader, if
+	// that is not nil, to stop the reading of the body.
 	connection *connection
 	cancel     context.CancelCauseFunc
+	reader     *http.ResponseController
 	// ended is why the request was ended, nil if it was not.
 	ended atomic.Pointer[oauth.Error]
 
@@ -130,6 +132,9 @@ func (s *stream) end(why *oauth.Error) {
 		s.connection.end(why)
 	default:
 		s.cancel(why)
+		if s.reader != nil {
+			_ = s.reader.SetReadDeadline(time.Unix(1, 0)) // best effort: the writer may not have it
+		}
 	}
 }
 
