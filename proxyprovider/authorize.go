@@ -30,7 +30,9 @@ func (p *proxy) Authorize(w http.ResponseWriter, r *http.Request, c *oauth.Clien
 	if err != nil {
 		return err
 	}
-	query := p.authorizationQuery(client, x, p.scope(r.Context(), p.orDefaultScopes(to, x)))
+	scope := p.scope(r.Context(), p.orDefaultScopes(to, x))
+	x.Resource = p.orDefaultResource(to, x.Resource)
+	query := p.authorizationQuery(client, x, scope)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
@@ -92,6 +94,32 @@ func (p *proxy) orDefaultScopes(to string, x authserver.AuthorizationParams) []s
 		return nil
 	}
 	return p.defaults(x.Resource)
+}
+
+// orDefaultResource returns the resource that the client names, or the one that it
+// means if it names none, as clients from before MCP 2025-06-18 do: the upstream
+// has to know for which one the token is. A configured ?resource=… goes first.
+func (p *proxy) orDefaultResource(to, resource string) string {
+	if resource != "" || p.defaultResource == "" {
+		return resource
+	}
+	if u, err := url.Parse(to); err != nil || u.Query().Has("resource") {
+		return ""
+	}
+	return p.defaultResource
+}
+
+// orOnlyResource is for requests with a grant. With several resources only the
+// upstream knows which one the grant is for.
+func (p *proxy) orOnlyResource(ctx context.Context, resource string) string {
+	if resource != "" || !p.onlyResource {
+		return resource
+	}
+	to, err := p.upstream.requiredURL(ctx, authorizationEndpoint)
+	if err != nil {
+		return ""
+	}
+	return p.orDefaultResource(to, resource)
 }
 
 // withQuery adds the parameters to a configured URL. Its own parameters stay

@@ -3,6 +3,7 @@ package proxyprovider_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -152,5 +153,69 @@ func TestAuthorizeUnknownClient(t *testing.T) {
 	c := &oauth.Client{ClientInformation: oauth.ClientInformation{ClientID: "https://app.example.com/client.json"}}
 	if err := p.Authorize(w, newRequest(t), c, authserver.AuthorizationParams{}); code(err) != "invalid_client Unauthorized" || len(w.Header()) > 0 {
 		t.Errorf("Authorize: %v, header %v", err, w.Header())
+	}
+}
+
+// TestDefaultResource: clients from before MCP 2025-06-18 name no resource. The
+// upstream is told the one that they mean, if that can be known.
+func TestDefaultResource(t *testing.T) {
+	const other = "https://mcp.example.com/other"
+	named := url.Values{"resource": {resource}}
+	for _, row := range []struct {
+		name         string
+		resources    []string
+		defaultIndex int
+		url          string // after the upstream's origin
+		omit         bool
+		ask          string
+		authorize    string // the resource that the upstream is told
+		token        string
+	}{
+		{"the only one", []string{resource}, -1, "/authorize", false, "", resource, resource},
+		{"named", []string{resource, other}, 0, "/authorize", false, other, other, other},
+		{"the default of several, which the grant may not be for", []string{resource, other}, 0, "/authorize", false, "", resource, ""},
+		{"several", []string{resource, other}, -1, "/authorize", false, "", "", ""},
+		{"not known here", nil, -1, "/authorize", false, "", "", ""},
+		{"the upstream refuses it", []string{resource}, -1, "/authorize", true, "", "", ""},
+		{"configured", []string{resource}, -1, "/authorize?" + named.Encode(), false, "", resource, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			u := newUpstream(t, nil)
+			cfg := config(t, u)
+			cfg.AuthorizationURL, cfg.OmitResource = u.URL+row.url, row.omit
+			if row.resources != nil {
+				set, err := oauth.NewResourceSet(row.resources, row.defaultIndex)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.Resources = set
+			}
+			p := newProxy(t, cfg)
+			location, err := url.Parse(authorize(t, p, "app", authserver.AuthorizationParams{RedirectURI: callback, CodeChallenge: "c", Resource: row.ask}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(location.Query()["resource"], " "); got != row.authorize {
+				t.Errorf("the authorization request names %q, want %q", got, row.authorize)
+			}
+			c := client(t, p, "app")
+			u.set(answersJSON(200, `{"access_token":"at","token_type":"Bearer","refresh_token":"rt"}`))
+			tokens, err := p.ExchangeCode(t.Context(), c, authserver.CodeExchange{Code: "code", Verifier: "verifier", Resource: row.ask})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.ExchangeRefreshToken(t.Context(), c, authserver.RefreshExchange{RefreshToken: tokens.RefreshToken, Resource: row.ask}); err != nil {
+				t.Fatal(err)
+			}
+			for _, sent := range u.got() {
+				form, err := url.ParseQuery(sent.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := strings.Join(form["resource"], " "); got != row.token {
+					t.Errorf("%s names %q, want %q", form.Get("grant_type"), got, row.token)
+				}
+			}
+		})
 	}
 }

@@ -60,10 +60,14 @@ func (s *clientStore) GetClient(_ context.Context, clientID string) (*oauth.Clie
 	if err != nil {
 		return nil, errUnknownClient(err)
 	}
+	method := sealed.method
+	if sealed.anyMethod {
+		method = ""
+	}
 	return &oauth.Client{
 		ClientMetadata: oauth.ClientMetadata{
 			RedirectURIs:            kept,
-			TokenEndpointAuthMethod: sealed.method,
+			TokenEndpointAuthMethod: method,
 			GrantTypes:              sealed.grantTypes,
 			ResponseTypes:           []string{"code"},
 			ClientName:              sealed.name,

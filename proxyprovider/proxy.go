@@ -119,9 +119,11 @@ type ProxyConfig struct {
 	// Remember says: who signs in is known only after the client has the token, so
 	// that it could not be compared to who consented.
 	Consent ConsentConfig
-	// Resources, ResourceNames and ScopeDescriptions are for the consent page. The
-	// names are by identifier; without one the page has its host.
-	Resources                        *oauth.ResourceSet
+	// Resources are those of the Server. The upstream is told of the default one
+	// where a client names none, and the consent page names the one that is meant.
+	Resources *oauth.ResourceSet
+	// ResourceNames and ScopeDescriptions are for the consent page. The names are by
+	// identifier; without one the page has its host.
 	ResourceNames, ScopeDescriptions map[string]string
 	// ClientIP returns the address of the user, for logs. Default: the host of
 	// RemoteAddr.
@@ -215,6 +217,12 @@ func NewProxy(cfg ProxyConfig) (Proxy, error) {
 		dropScopes:   cfg.DropScopes,
 		defaults:     cfg.DefaultScopes,
 	}
+	if cfg.Resources != nil {
+		p.onlyResource = len(cfg.Resources.All()) == 1
+		if resource, err := cfg.Resources.Resolve(""); err == nil {
+			p.defaultResource = resource
+		}
+	}
 	p.store = &p.clients
 	reg := &registrar{clientStore: &p.clients, upstream: up, seen: newSeenIDs(maxSeenIDs), scopes: cfg.RegistrationScopes, upstreamScope: p.scope}
 	if register {
@@ -255,7 +263,11 @@ type proxy struct {
 	omitResource bool
 	dropScopes   []string
 	defaults     func(resource string) []string
-	relay        *relay // nil if the callback is direct
+	// defaultResource is what a client means that names none, "" if that cannot be
+	// told; onlyResource that there is no other.
+	defaultResource string
+	onlyResource    bool
+	relay           *relay // nil if the callback is direct
 }
 
 // Run implements Proxy.

@@ -68,7 +68,7 @@ func (s *registrar) RegisterClient(ctx context.Context, c *oauth.Client) (*oauth
 	if relayed {
 		registered.RedirectURIs, registered.ApplicationType = c.RedirectURIs, c.ApplicationType
 	}
-	return s.handOut(registered, relayed)
+	return s.handOut(registered, c.TokenEndpointAuthMethod == "", relayed)
 }
 
 // register makes one registration, and returns it with the metadata that was sent.
@@ -259,13 +259,16 @@ func (s *registrar) checkOwn(upstreamID string, metadata []byte) error {
 	return oauth.ErrServerError.Describe("The identity provider gives one client id to several clients, which is unsafe; the operator of this server has to use the broker mode")
 }
 
-// handOut seals what has to be remembered into the client_id.
-func (s *registrar) handOut(c *oauth.Client, relayed bool) (*oauth.Client, error) {
+// handOut seals what has to be remembered into the client_id. Who asked for no
+// method of client authentication is told the upstream's, and not held to it: many
+// clients send their secret in the body whatever the answer says.
+func (s *registrar) handOut(c *oauth.Client, anyMethod, relayed bool) (*oauth.Client, error) {
 	sealed := &sealedClient{
 		upstreamID:      c.ClientID,
 		secret:          c.ClientSecret,
 		secretExpiresAt: c.ClientSecretExpiresAt,
 		method:          c.TokenEndpointAuthMethod,
+		anyMethod:       anyMethod && c.TokenEndpointAuthMethod != oauth.AuthMethodNone,
 		redirectURIs:    c.RedirectURIs,
 		grantTypes:      c.GrantTypes,
 		applicationType: c.ApplicationType,

@@ -125,44 +125,6 @@ func TestRegister(t *testing.T) {
 	}
 }
 
-// TestRegistrationMethod: how the client authenticates after what the upstream
-// answered.
-func TestRegistrationMethod(t *testing.T) {
-	rows := []struct {
-		name, asked, answer string
-		wantMethod          string
-		wantSecret          string
-		wantExpires         int64
-	}{
-		{"public", "none", `{"client_id":"u"}`, "none", "", 0},
-		{"public with a needless secret", "none", `{"client_id":"u","client_secret":"s","client_secret_expires_at":9}`, "none", "", 0},
-		{"as asked if nothing is said", "client_secret_post", `{"client_id":"u","client_secret":"s"}`, "client_secret_post", "s", 0},
-		{"the RFC's default", "", `{"client_id":"u","client_secret":"s"}`, "client_secret_basic", "s", 0},
-		{"the upstream decides", "none", `{"client_id":"u","client_secret":"s","token_endpoint_auth_method":"client_secret_post","client_secret_expires_at":9}`, "client_secret_post", "s", 9},
-		{"made public", "client_secret_post", `{"client_id":"u","token_endpoint_auth_method":"none"}`, "none", "", 0},
-		{"no secret, so public", "client_secret_post", `{"client_id":"u","client_secret":null,"client_secret_expires_at":9}`, "none", "", 0},
-		{"empty strings are absent", "client_secret_post", `{"client_id":"u","client_secret":"s","token_endpoint_auth_method":""}`, "client_secret_post", "s", 0},
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			u := newUpstream(t, answersJSON(200, row.answer))
-			p := newProxy(t, config(t, u))
-			got := register(t, p, asked(row.asked))
-			for what, c := range map[string]*oauth.Client{"answer": got, "GetClient": client(t, p, got.ClientID)} {
-				if c.TokenEndpointAuthMethod != row.wantMethod || c.ClientSecret != row.wantSecret || c.ClientSecretExpiresAt != row.wantExpires {
-					t.Errorf("%s: method %q, secret %q, expires %d", what, c.TokenEndpointAuthMethod, c.ClientSecret, c.ClientSecretExpiresAt)
-				}
-				if diff := cmp.Diff([]string{callback, loopback}, c.RedirectURIs); diff != "" {
-					t.Errorf("%s: redirect URIs that the upstream left out: %s", what, diff)
-				}
-			}
-			if got.ClientIDIssuedAt != 1_900_000_000 {
-				t.Errorf("issued at %d", got.ClientIDIssuedAt)
-			}
-		})
-	}
-}
-
 func TestRegistrationRefused(t *testing.T) {
 	const text = `,"error_description":"<script>leak</script>"`
 	rows := []struct {

@@ -242,7 +242,7 @@ func (y *relay) sendUpstream(w http.ResponseWriter, r *http.Request, seals *brok
 	}
 	tx.nonce, tx.verifier = "", "" // those are the client's
 	x := authserver.AuthorizationParams{
-		RedirectURI: y.callbackURL(), State: tx.state(), Scopes: q.scopes, Resource: q.resource, Prompt: q.prompt, Nonce: q.nonce,
+		RedirectURI: y.callbackURL(), State: tx.state(), Scopes: q.scopes, Resource: y.proxy.orDefaultResource(to, q.resource), Prompt: q.prompt, Nonce: q.nonce,
 		LoginHint: q.loginHint, MaxAge: q.maxAge, UILocales: q.locales, ACRValues: q.acrValues,
 	}
 	if tx.challenged = y.proxy.upstream.takesS256(ctx); tx.challenged {

@@ -29,6 +29,8 @@ func TestRelayCodeCodec(t *testing.T) {
 func TestSealedClientCodec(t *testing.T) {
 	for name, client := range map[string]*sealedClient{
 		"direct":  {upstreamID: "up-1", method: "none", redirectURIs: []string{"https://client.example/cb"}},
+		"basic":   {upstreamID: "up-1", secret: "s", method: "client_secret_basic", anyMethod: true, redirectURIs: []string{"https://client.example/cb"}},
+		"post":    {upstreamID: "up-1", secret: "s", method: "client_secret_post", anyMethod: true, redirectURIs: []string{"https://client.example/cb"}},
 		"relayed": {upstreamID: "up-1", method: "none", redirectURIs: []string{"https://client.example/cb"}, callback: hashCallback("https://mcp.example.com/mcp-auth/callback")},
 	} {
 		b := client.encode()

@@ -377,8 +377,8 @@ func TestRelayConsentForm(t *testing.T) {
 	sent.b.get(back).wantPage(400, "not known in this browser")
 }
 
-// TestRelayWithoutDefaultResource: a request that names no resource is about the
-// default one, and none is named upstream.
+// TestRelayNamesNoResource: a request that names no resource is about the default
+// one, which the upstream is told.
 func TestRelayNamesNoResource(t *testing.T) {
 	w := newRelayWorld(t, nil, func(c *proxyprovider.ProxyConfig) {
 		c.DefaultScopes = func(string) []string { return []string{"mcp:read"} }
@@ -388,7 +388,7 @@ func TestRelayNamesNoResource(t *testing.T) {
 	if !strings.Contains(page.body, resource) || !strings.Contains(page.body, "Read your notes") {
 		t.Errorf("page:\n%s", page.body)
 	}
-	if asked := w.up.asked(t, page.allow()); asked.Has("resource") || asked.Get("scope") != "mcp:read" {
+	if asked := w.up.asked(t, page.allow()); asked.Get("resource") != resource || asked.Get("scope") != "mcp:read" {
 		t.Errorf("asked upstream: %v", asked)
 	}
 }

@@ -26,7 +26,10 @@ type sealedClient struct {
 	upstreamID      string
 	secret          string
 	secretExpiresAt int64
-	method          string
+	method          string // towards the upstream
+	// anyMethod tells that the client named no method and may send its secret either
+	// way, whatever the upstream chose.
+	anyMethod       bool
 	redirectURIs    []string
 	grantTypes      []string
 	applicationType string
@@ -53,7 +56,8 @@ func hashCallback(url string) callbackHash {
 
 var errSealedClient = errors.New("the sealed client cannot be read")
 
-// The tables give each value its number; they only ever grow at the end.
+// The tables give each value its number; they only ever grow at the end, and that
+// of the methods does not, see methodNumber.
 func sealedMethods() []string {
 	return []string{oauth.AuthMethodNone, oauth.AuthMethodClientSecretBasic, oauth.AuthMethodClientSecretPost}
 }
@@ -66,10 +70,32 @@ func sealedApplicationTypes() []string {
 	return []string{"", oauth.ApplicationTypeNative, oauth.ApplicationTypeWeb}
 }
 
+// methodNumber is that of the method in sealedMethods, with those for clients that
+// may use any behind them.
+func (c *sealedClient) methodNumber() int {
+	number := max(slices.Index(sealedMethods(), c.method), 0)
+	if c.anyMethod && number > 0 {
+		number += len(sealedMethods()) - 1
+	}
+	return number
+}
+
+// setMethod is the inverse of methodNumber.
+func (c *sealedClient) setMethod(number int) error {
+	methods := sealedMethods()
+	if c.anyMethod = number >= len(methods); c.anyMethod {
+		number -= len(methods) - 1
+	}
+	if number >= len(methods) {
+		return errSealedClient
+	}
+	c.method = methods[number]
+	return nil
+}
+
 // encode returns the binary form. What has no number is left out: a grant type
 // that nobody here offers, an application type that means nothing.
 func (c *sealedClient) encode() []byte {
-	method := max(slices.Index(sealedMethods(), c.method), 0)
 	application := max(slices.Index(sealedApplicationTypes(), c.applicationType), 0)
 	grants := 0
 	for i, g := range sealedGrantTypes() {
@@ -81,7 +107,7 @@ func (c *sealedClient) encode() []byte {
 	if c.callback != (callbackHash{}) {
 		b = append([]byte{relayedClientFormat}, c.callback[:]...)
 	}
-	b = append(b, byte(method), byte(grants), byte(application))
+	b = append(b, byte(c.methodNumber()), byte(grants), byte(application))
 	b = binary.AppendUvarint(b, uint64(max(c.secretExpiresAt, 0))) //nolint:gosec // not negative
 	for _, s := range append([]string{c.upstreamID, c.secret, c.name, c.scope}, c.redirectURIs...) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
@@ -102,11 +128,13 @@ func decodeSealedClient(b []byte) (*sealedClient, error) {
 	default:
 		return nil, errSealedClient
 	}
-	if len(b) < 3 ||
-		int(b[0]) >= len(sealedMethods()) || int(b[1]) >= 1<<len(sealedGrantTypes()) || int(b[2]) >= len(sealedApplicationTypes()) {
+	if len(b) < 3 || int(b[1]) >= 1<<len(sealedGrantTypes()) || int(b[2]) >= len(sealedApplicationTypes()) {
 		return nil, errSealedClient
 	}
-	c.method, c.applicationType = sealedMethods()[b[0]], sealedApplicationTypes()[b[2]]
+	if err := c.setMethod(int(b[0])); err != nil {
+		return nil, err
+	}
+	c.applicationType = sealedApplicationTypes()[b[2]]
 	for i, g := range sealedGrantTypes() {
 		if b[1]&(1<<i) != 0 {
 			c.grantTypes = append(c.grantTypes, g)

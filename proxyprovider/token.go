@@ -30,7 +30,7 @@ func (p *proxy) ExchangeCode(ctx context.Context, c *oauth.Client, x authserver.
 		redirectURI, _ = oauth.DefaultRedirectURI(c.RedirectURIs)
 	}
 	f.addSet("redirect_uri", redirectURI)
-	f.addSet("resource", p.resource(x.Resource))
+	f.addSet("resource", p.resource(p.orOnlyResource(ctx, x.Resource)))
 	return p.requestTokens(ctx, c, "code exchange", f)
 }
 
@@ -47,7 +47,7 @@ func (p *proxy) ExchangeRefreshToken(ctx context.Context, c *oauth.Client, x aut
 	f.add("grant_type", oauth.GrantTypeRefreshToken)
 	f.add("refresh_token", token)
 	f.addSet("scope", p.scope(ctx, x.Scopes))
-	f.addSet("resource", p.resource(x.Resource))
+	f.addSet("resource", p.resource(p.orOnlyResource(ctx, x.Resource)))
 	return p.requestTokens(ctx, c, "refresh", f)
 }
 
