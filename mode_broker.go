@@ -209,6 +209,9 @@ func (m *BrokerMode) NewMode(env ModeEnv) (*Mode, error) {
 		ClientIP:          clientIP,
 		Logger:            env.Logger,
 	}
+	if len(env.Introspectors) > 0 {
+		broker.IntrospectionPath = m.introspectionPath()
+	}
 	if c := m.resolved.Consent; c != nil {
 		broker.Consent = proxyprovider.ConsentConfig{
 			Remember: timeDuration(c.Remember), Skip: c.Skip, Title: c.Title, LogoURL: c.Logo, Color: c.Color,

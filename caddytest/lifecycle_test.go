@@ -425,7 +425,7 @@ func TestProxyRelays(t *testing.T) {
 	request := idp.last("/token")
 	wantForm := map[string][]string{
 		"grant_type": {"authorization_code"}, "client_id": {"upstream-1"}, "code": {"secret-code-4711"},
-		"code_verifier": {testVerifier}, "redirect_uri": {testRedirect},
+		"code_verifier": {testVerifier}, "redirect_uri": {testRedirect}, "resource": {c.Origin + "/mcp"}, // the only one
 	}
 	if diff := cmp.Diff(wantForm, request.Form); diff != "" {
 		t.Errorf("token request (-want +got):\n%s", diff)

@@ -76,6 +76,11 @@ type BrokerConfig struct {
 	// DefaultScopes returns what a client gets that names no scope.
 	DefaultScopes func(resource string) []string
 
+	// IntrospectionPath is where the handler of Grants.Introspect stands, below the
+	// base URL, for resource servers that authenticate with HTTP Basic. The metadata
+	// names it; "" if there is none.
+	IntrospectionPath string
+
 	// Consent is about the consent page.
 	Consent ConsentConfig
 
@@ -178,6 +183,10 @@ func (b *Broker) Clients() authserver.ClientStore { return b.cfg.ClientStore }
 // ExtendMetadata implements authserver.MetadataExtender.
 func (b *Broker) ExtendMetadata(m *oauth.Metadata) {
 	m.JWKSURI = oauth.JoinURL(b.cfg.BaseURL, jwksPath)
+	if b.cfg.IntrospectionPath != "" {
+		m.IntrospectionEndpoint = oauth.JoinURL(b.cfg.BaseURL, b.cfg.IntrospectionPath)
+		m.IntrospectionEndpointAuthMethodsSupported = []string{oauth.AuthMethodClientSecretBasic}
+	}
 }
 
 // The paths of the endpoints; all but the first stand below the prefix.
