@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -45,15 +47,15 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 func (*AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/mcp_auth/servers", Handler: adminHandler(http.MethodGet, listServers)},
-		{Pattern: "/mcp_auth/grants", Handler: adminHandler(http.MethodGet, listGrants)},
-		{Pattern: "/mcp_auth/grants/revoke", Handler: adminHandler(http.MethodPost, revokeGrants)},
-		{Pattern: "/mcp_auth/clients/revoke", Handler: adminHandler(http.MethodPost, revokeClient)},
-		{Pattern: "/mcp_auth/clients/restore", Handler: adminHandler(http.MethodPost, restoreClient)},
-		{Pattern: "/mcp_auth/keys/rotate", Handler: adminHandler(http.MethodPost, rotateKeys)},
+		{Pattern: "/mcp_auth/grants", Handler: adminHandler(http.MethodGet, listGrants, "issuer", "user", "user_issuer")},
+		{Pattern: "/mcp_auth/grants/revoke", Handler: adminHandler(http.MethodPost, revokeGrants, "issuer", "user", "user_issuer", "grant")},
+		{Pattern: "/mcp_auth/clients/revoke", Handler: adminHandler(http.MethodPost, revokeClient, "issuer", "client_id")},
+		{Pattern: "/mcp_auth/clients/restore", Handler: adminHandler(http.MethodPost, restoreClient, "issuer", "client_id")},
+		{Pattern: "/mcp_auth/keys/rotate", Handler: adminHandler(http.MethodPost, rotateKeys, "issuer", "drop")},
 	}
 }
 
-// adminRequest is what a request may hold, in its body or its query.
+// adminRequest is what a request may hold, in its body or, with GET, its query.
 type adminRequest struct {
 	Issuer     string `json:"issuer"`
 	User       string `json:"user"`
@@ -63,21 +65,60 @@ type adminRequest struct {
 	Drop       bool   `json:"drop"`
 }
 
+// maxAdminRequest bounds a body, in bytes.
+const maxAdminRequest = 64 << 10
+
+// readAdminRequest reads a request that may hold what is named. What is not, and
+// what is empty, is refused: a misspelt grant would end all of a user's.
+func readAdminRequest(r *http.Request, names []string) (request adminRequest, _ error) {
+	members := make(map[string]json.RawMessage)
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return request, errors.New("the query cannot be read")
+	}
+	for name, values := range query {
+		if r.Method != http.MethodGet || len(values) != 1 {
+			return request, fmt.Errorf("%q is in the query: with GET each parameter is there once, else there is a body of JSON", name)
+		}
+		value, err := json.Marshal(values[0])
+		if err != nil {
+			return request, err
+		}
+		members[name] = value
+	}
+	if r.Method != http.MethodGet {
+		if err := strictjson.Read(r.Body, maxAdminRequest, &members); err != nil {
+			return request, err
+		}
+	}
+	for name, value := range members {
+		switch {
+		case !slices.Contains(names, name):
+			return request, fmt.Errorf("%q means nothing here; there are: %s", name, strings.Join(names, ", "))
+		case string(value) == `""`, string(value) == "null":
+			return request, fmt.Errorf("%q is empty; leave it out if that is meant", name)
+		}
+	}
+	body, err := json.Marshal(members)
+	if err != nil {
+		return request, err
+	}
+	return request, json.Unmarshal(body, &request)
+}
+
 // adminTime bounds an administrative request.
 const adminTime = 30 * time.Second
 
-func adminHandler(method string, handle func(context.Context, *App, adminRequest) (any, error)) caddy.AdminHandler {
+// adminHandler handles requests that may hold what is named.
+func adminHandler(method string, handle func(context.Context, *App, adminRequest) (any, error), names ...string) caddy.AdminHandler {
 	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method != method {
 			w.Header().Set("Allow", method)
 			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("use %s", method)}
 		}
-		query := r.URL.Query()
-		request := adminRequest{Issuer: query.Get("issuer"), User: query.Get("user"), UserIssuer: query.Get("user_issuer")}
-		if method == http.MethodPost {
-			if err := strictjson.Read(r.Body, 64<<10, &request); err != nil {
-				return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
-			}
+		request, err := readAdminRequest(r, names)
+		if err != nil {
+			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 		}
 		module, err := caddy.ActiveContext().AppIfConfigured("mcp_auth")
 		if err != nil {
