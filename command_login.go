@@ -287,9 +287,13 @@ func explainLogin(resource string, err error) error {
 		return errors.New("the sign-in was cancelled; nothing is changed")
 	case errors.Is(err, authclient.ErrRegistrationRejected):
 		return fmt.Errorf("%w; with such a client: caddy mcp-auth login --client-id <id> %s", err, resource)
-	default:
-		return err
 	}
+	if refused, ok := errors.AsType[*authclient.RefusedURLError](err); ok {
+		here := *refused
+		here.Reason = strings.Replace(here.Reason, "in AllowOrigins", "with --allow-origin", 1)
+		return &here
+	}
+	return err
 }
 
 func printLogin(out io.Writer, resource, path string, result authclient.Result) {

@@ -31,8 +31,14 @@ const defaultRetryAfter = 5 * time.Second
 // this Caddy and not for the caller, who has none: a challenge would send MCP
 // clients to an authorization server whose tokens are refused here.
 func (t *Transport) checked(r *http.Request, resp *http.Response) *http.Response {
-	challenged := oauth.ExtractChallengeParams(resp.Header) != (oauth.ChallengeParams{})
-	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden && challenged {
+	challenge := oauth.ExtractChallengeParams(resp.Header)
+	switch {
+	case resp.StatusCode == http.StatusForbidden && challenge.Error == oauth.ErrInsufficientScope.Code:
+		t.logger.Warn("the MCP server wants more scope than this proxy can get",
+			zap.String("resource", t.origin), zap.String("scope", oauth.CleanDescription(challenge.Scope)))
+		_ = resp.Body.Close()
+		return answer(r, oauth.ErrAccessDenied.Describe(notEnough), 0)
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden && challenge != (oauth.ChallengeParams{}):
 		t.logger.Error("the MCP server refuses the token of this proxy",
 			zap.String("resource", t.origin), zap.Int("status", resp.StatusCode), zap.String("challenge", oauth.CleanDescription(resp.Header.Get("Www-Authenticate"))))
 		_ = resp.Body.Close()

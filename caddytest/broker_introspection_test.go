@@ -39,7 +39,8 @@ http://127.0.0.1:{PORT} {
 	metadata := func() (m struct {
 		Endpoint string   `json:"introspection_endpoint"`
 		Methods  []string `json:"introspection_endpoint_auth_methods_supported"`
-	}) {
+	},
+	) {
 		_, body := c.send("GET", "/.well-known/oauth-authorization-server", nil, "")
 		if err := json.Unmarshal([]byte(body), &m); err != nil {
 			t.Fatal(err)

@@ -192,7 +192,7 @@ func TestLoginCommandRefusals(t *testing.T) {
 	}{
 		"no URL":            {[]string{"login"}, "takes the URL of the MCP server"},
 		"not a URL":         {[]string{"login", "mcp"}, "is not the URL of an MCP server"},
-		"http":              {[]string{"login", "http://mcp.example.com/mcp"}, "https"},
+		"http":              {[]string{"login", "http://mcp.example.com/mcp"}, "allow the origin with --allow-origin"},
 		"secret without id": {[]string{"login", "--client-secret-file", "x", plain.URL}, "--client-id"},
 		"secret for anyone": {[]string{"login", "--client-id", "a", "--client-secret-file", "x", plain.URL}, "--authorization-server"},
 		"nothing listens":   {[]string{"login", fmt.Sprintf("http://localhost:%d/mcp", freePort(t))}, "nothing listens"},

@@ -314,4 +314,27 @@ func TestTransportUpstreamToken(t *testing.T) {
 	if !strings.HasPrefix(got, "Bearer ") || strings.Contains(got, fmt.Sprint(tokens["access_token"])) || got == "Bearer " {
 		t.Errorf("the server got %q", got)
 	}
+
+	// What the user's token does not allow is the caller's matter; a token that the
+	// server does not take is the operator's.
+	for challenge, want := range map[string]string{
+		`Bearer error="insufficient_scope", scope="admin"`: "403 access_denied",
+		`Bearer error="invalid_token"`:                     "502 server_error",
+		"":                                                 "403 ",
+	} {
+		b.mu.Lock()
+		b.answer = func(w http.ResponseWriter, _ *http.Request) {
+			if challenge != "" {
+				w.Header().Set("WWW-Authenticate", challenge)
+			}
+			w.WriteHeader(http.StatusForbidden)
+		}
+		b.mu.Unlock()
+		resp, body := c.send("GET", "/mcp", bearerHeader(fmt.Sprint(tokens["access_token"])), "")
+		var answer struct{ Error string }
+		_ = json.Unmarshal([]byte(body), &answer)
+		if got := fmt.Sprint(resp.StatusCode, " ", answer.Error); got != want || resp.Header.Get("WWW-Authenticate") != "" {
+			t.Errorf("%s: %s, want %s", challenge, got, want)
+		}
+	}
 }
