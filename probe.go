@@ -32,6 +32,8 @@ type probeQuestion struct {
 	// guarded asks for the guard in place of an endpoint.
 	guarded bool
 	reached atomic.Bool
+	// statuses are what others answered.
+	statuses []int
 }
 
 // probeAddr is where probes come from: a port that nobody has.
@@ -94,7 +96,13 @@ func (a *App) probeSite(ctx context.Context, httpApp *caddyhttp.App, s *site) {
 				zap.String("issuer", s.issuer), zap.String("url", p.metadata))
 			continue
 		}
-		if len(serversOf(ctx, found, p.resource, &probeQuestion{site: s, guarded: true})) == 0 {
+		question := &probeQuestion{site: s, guarded: true}
+		switch reached := serversOf(ctx, found, p.resource, question); {
+		case len(reached) > 0:
+		case !slices.ContainsFunc(question.statuses, answersRequests):
+			a.logger.Warn("requests for a protected resource are redirected or refused before they reach its guard: put the mcp_auth block at the top level of the site, before what answers them",
+				zap.String("issuer", s.issuer), zap.String("url", p.resource), zap.Ints("statuses", question.statuses))
+		default:
 			a.logger.Error("requests for a protected resource do not reach its guard, so whatever answers them is open to everybody: put the mcp_auth block at the top level of the site, not into a handle or route that other requests take, nor behind what answers these, and leave out a global option order that puts it behind reverse_proxy",
 				zap.String("issuer", s.issuer), zap.String("url", p.resource))
 		}
@@ -125,9 +133,11 @@ func serversOf(ctx context.Context, servers map[string]*caddyhttp.Server, rawURL
 	found := make(map[string]*caddyhttp.Server)
 	for name, server := range servers {
 		question.reached.Store(false)
-		askServer(ctx, server, u, question)
+		status := askServer(ctx, server, u, question)
 		if question.reached.Load() {
 			found[name] = server
+		} else {
+			question.statuses = append(question.statuses, status)
 		}
 	}
 	return found
@@ -135,8 +145,8 @@ func serversOf(ctx context.Context, servers map[string]*caddyhttp.Server, rawURL
 
 // askServer sends a probe. The one for a resource is what an MCP client sends,
 // but it is cancelled from the start: where there is no guard on its way, no
-// proxy takes it to the MCP server.
-func askServer(ctx context.Context, server *caddyhttp.Server, u *url.URL, question *probeQuestion) {
+// proxy takes it to the MCP server. The status is that of the answer.
+func askServer(ctx context.Context, server *caddyhttp.Server, u *url.URL, question *probeQuestion) int {
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, probeKey{}, question), 2*time.Second)
 	defer cancel()
 	method := http.MethodGet
@@ -155,7 +165,16 @@ func askServer(ctx context.Context, server *caddyhttp.Server, u *url.URL, questi
 	if u.Scheme == "https" && len(server.TLSConnPolicies) > 0 {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: u.Hostname()}
 	}
-	server.ServeHTTP(httptest.NewRecorder(), r)
+	answer := httptest.NewRecorder()
+	server.ServeHTTP(answer, r)
+	return answer.Code
+}
+
+// answersRequests reports whether a probe's status may be that of whatever serves
+// a resource. reverse_proxy says 499 where a client has left.
+func answersRequests(status int) bool {
+	const clientClosedRequest = 499
+	return status < 300 || status >= 500 || status == clientClosedRequest
 }
 
 // warnOfOtherPort tells an operator whose clients are sent to a port, or a

@@ -11,6 +11,7 @@ func TestProbe(t *testing.T) {
 	const (
 		lost   = "the metadata of a protected resource cannot be reached"
 		open   = "requests for a protected resource do not reach its guard"
+		before = "requests for a protected resource are redirected or refused before they reach its guard"
 		other  = "clients are told to use a URL whose scheme and port this site does not listen on"
 		behind = "\n\tservers {\n\t\ttrusted_proxies static private_ranges\n\t}\n"
 	)
@@ -27,6 +28,8 @@ func TestProbe(t *testing.T) {
 		{"the server before it in a route", "", "{ORIGIN} {\nroute {\nreverse_proxy /mcp* {BACKEND}\n{AUTH}\n}\n}", open},
 		{"the server before it by the order of directives", "\n\torder mcp_auth after reverse_proxy\n", "{ORIGIN} {\n{AUTH}\nreverse_proxy /mcp* {BACKEND}\n}", open},
 		{"only calls bypass it", "", "{ORIGIN} {\n@calls {\nmethod POST\npath /mcp*\n}\nhandle @calls {\n{PROXY}\n}\nhandle {\n{AUTH}\n{PROXY}\n}\n}", open},
+		{"redirected", "", "{ORIGIN} {\nredir /mcp /mcp/\n{AUTH}\n{PROXY}\n}", before},
+		{"refused by something else", "", "{ORIGIN} {\nroute {\nrespond /mcp* 403\n{AUTH}\n}\n}", before},
 		{"another port", "", "http://localhost:{PORT} {\nmcp_auth http://localhost:9 {\n{SETTINGS}\n}\n}", other},
 		{"another scheme", "", "http://localhost:{PORT} {\nmcp_auth https://localhost:{PORT} {\n{SETTINGS}\n}\n}", other},
 		{"another port behind a proxy", behind, "http://localhost:{PORT} {\nmcp_auth http://localhost:9 {\n{SETTINGS}\n}\n}", ""},
@@ -44,7 +47,7 @@ func TestProbe(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, func() bool { return strings.Contains(c.log(), "what the sites protect has been probed") })
-			for _, complaint := range []string{lost, open, other} {
+			for _, complaint := range []string{lost, open, before, other} {
 				want := 0
 				if complaint == row.want {
 					want = 1
