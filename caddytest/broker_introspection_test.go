@@ -56,8 +56,12 @@ http://127.0.0.1:{PORT} {
 	if m := metadata(); m.Endpoint != "" || m.Methods != nil {
 		t.Errorf("without anybody who may introspect: %+v", m)
 	}
-	if err := c.load(memoryStore, site(settings)+elsewhere); err != nil {
-		t.Fatal(err)
+	// One after the other: a guard fetches the metadata while it starts, and
+	// until then the configuration before it answers.
+	for _, sites := range []string{site(settings), site(settings) + elsewhere} {
+		if err := c.load(memoryStore, sites); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if m := metadata(); m.Endpoint != c.Origin+"/mcp-auth/introspect" || fmt.Sprint(m.Methods) != "[client_secret_basic]" {
 		t.Errorf("metadata: %+v", m)
