@@ -199,6 +199,15 @@ func (v *IntrospectionVerifier) endpoint(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if metadata.IntrospectionEndpoint == "" {
+		// The server may have got one since, at a reload of its own.
+		if err := v.config.Discovery.Refresh(ctx); err != nil {
+			return "", err
+		}
+		if metadata, err = v.config.Discovery.Metadata(ctx); err != nil {
+			return "", err
+		}
+	}
 	endpoint := metadata.IntrospectionEndpoint
 	return endpoint, checkEndpoint("introspection_endpoint", endpoint, v.config.Discovery.Issuer())
 }
