@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -297,11 +298,14 @@ func TestContinueStaysContinue(t *testing.T) {
 			}
 		}
 	}
-	open, guarded := exchange("/open"), exchange("/mcp")
-	if diff := cmp.Diff(open, guarded); diff != "" || open[0] != 100 {
-		t.Errorf("-without the guard +with it:\n%s", diff)
-	}
-	for range 2 {
+	for _, path := range []string{"/open", "/mcp"} {
+		// Some requests get two, with the guard or without: the backend's 100 is
+		// passed on, and Caddy says its own when the body is read. Both are allowed
+		// (RFC 9110 §15.2).
+		statuses := exchange(path)
+		if once := slices.Compact(slices.Clone(statuses)); !slices.Equal(once, []int{100, 200}) {
+			t.Errorf("%s: %v", path, statuses)
+		}
 		if got := <-s.got; got != "hello" {
 			t.Errorf("the server got %q", got)
 		}
