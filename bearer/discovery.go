@@ -108,8 +108,29 @@ func (d *Discovery) Document(ctx context.Context) ([]byte, error) {
 	return doc.raw, nil
 }
 
-// Refresh loads the document now, for a caller to whom one of its endpoints
-// answered 404. Within 10 s of another Refresh it does nothing. Errors are
+// endpoint returns the URL that of finds in the metadata under name. A document
+// without one that can be used is loaded anew, since the server may have a better
+// one by now: after a reload, say.
+func (d *Discovery) endpoint(ctx context.Context, name string, of func(*oauth.Metadata) string) (string, error) {
+	metadata, err := d.Metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	problem := checkEndpoint(name, of(metadata), d.issuer)
+	if problem == nil {
+		return of(metadata), nil
+	}
+	if err := d.Refresh(ctx); err != nil {
+		return "", errors.Join(problem, err)
+	}
+	if metadata, err = d.Metadata(ctx); err != nil {
+		return "", err
+	}
+	return of(metadata), checkEndpoint(name, of(metadata), d.issuer)
+}
+
+// Refresh loads the document now, for a caller who misses an endpoint in it or
+// got 404 from one. Within 10 s of another Refresh it does nothing. Errors are
 // those of Metadata; the last good document stays in use.
 func (d *Discovery) Refresh(ctx context.Context) error {
 	_, _, err := d.document.renew(ctx)

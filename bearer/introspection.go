@@ -195,21 +195,7 @@ func (v *IntrospectionVerifier) endpoint(ctx context.Context) (string, error) {
 	if v.config.URL != "" {
 		return v.config.URL, nil
 	}
-	metadata, err := v.config.Discovery.Metadata(ctx)
-	if err != nil {
-		return "", err
-	}
-	if metadata.IntrospectionEndpoint == "" {
-		// The server may have got one since, at a reload of its own.
-		if err := v.config.Discovery.Refresh(ctx); err != nil {
-			return "", err
-		}
-		if metadata, err = v.config.Discovery.Metadata(ctx); err != nil {
-			return "", err
-		}
-	}
-	endpoint := metadata.IntrospectionEndpoint
-	return endpoint, checkEndpoint("introspection_endpoint", endpoint, v.config.Discovery.Issuer())
+	return v.config.Discovery.endpoint(ctx, "introspection_endpoint", func(m *oauth.Metadata) string { return m.IntrospectionEndpoint })
 }
 
 // post sends the question of RFC 7662 §2.1.

@@ -415,13 +415,43 @@ func TestIntrospectionByDiscovery(t *testing.T) {
 	if _, err := v.VerifyAccessToken(t.Context(), "token2"); err != nil {
 		t.Errorf("after it moved: %v", err)
 	}
+}
 
-	i.answer(metadataPath, 200, i.metadata(object{"introspection_endpoint": nil}))
-	v = newIntrospection(t, i, bearer.IntrospectionConfig{Discovery: newDiscovery(t, bearer.DiscoveryConfig{Issuer: i.URL})})
-	_, err = v.VerifyAccessToken(t.Context(), "token")
-	wantError(t, err, oauth.ErrTemporarilyUnavailable, "")
-	if !strings.Contains(err.Error(), "no introspection_endpoint") {
-		t.Errorf("got %v", err)
+func TestIntrospectionEndpointThatIsPublishedLater(t *testing.T) {
+	for name, before := range map[string]any{
+		"no introspection_endpoint": nil,
+		"introspection_endpoint":    "/introspect",
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := newIssuer(t)
+			i.introspects(object{"active": true, "sub": "alice"})
+			i.answer(metadataPath, 200, i.metadata(object{"introspection_endpoint": before}))
+			var c clock
+			d := newDiscovery(t, bearer.DiscoveryConfig{Issuer: i.URL, Now: c.now})
+			v := newIntrospection(t, i, bearer.IntrospectionConfig{Discovery: d, Now: c.now})
+			refused := func() {
+				t.Helper()
+				_, err := v.VerifyAccessToken(t.Context(), "token")
+				wantError(t, err, oauth.ErrTemporarilyUnavailable, "")
+				if !strings.Contains(err.Error(), name) {
+					t.Errorf("the cause does not name it: %v", err)
+				}
+			}
+			for range 3 {
+				refused()
+			}
+			if n := i.count(metadataPath); n != 2 {
+				t.Errorf("the metadata were asked for %d times, want 2", n)
+			}
+			c.advance(10 * time.Second)
+			i.answer(metadataPath, 500, "")
+			refused()
+			c.advance(10 * time.Second)
+			i.answer(metadataPath, 200, i.metadata(nil))
+			if _, err := v.VerifyAccessToken(t.Context(), "token"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

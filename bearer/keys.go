@@ -155,11 +155,7 @@ func (s *keySource) address(ctx context.Context) (string, error) {
 	if s.uri != "" {
 		return s.uri, nil
 	}
-	metadata, err := s.discovery.Metadata(ctx)
-	if err != nil {
-		return "", err
-	}
-	return metadata.JWKSURI, checkEndpoint("jwks_uri", metadata.JWKSURI, s.discovery.Issuer())
+	return s.discovery.endpoint(ctx, "jwks_uri", func(m *oauth.Metadata) string { return m.JWKSURI })
 }
 
 // verify calls check with each key that the token may be signed with until one

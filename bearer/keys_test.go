@@ -419,11 +419,17 @@ func TestJWKSURIOfTheMetadataIsChecked(t *testing.T) {
 			i := newIssuer(t)
 			i.answer(jwksPath, 200, jwks(s.jwk(nil)))
 			i.answer(metadataPath, 200, i.metadata(object{"jwks_uri": test.uri}))
-			v := newJWTByDiscovery(t, i, bearer.JWTConfig{})
+			var c clock
+			v := newJWTByDiscovery(t, i, bearer.JWTConfig{Now: c.now})
 			_, err := v.VerifyAccessToken(t.Context(), s.token(nil, i.claims(nil)))
 			wantError(t, err, oauth.ErrTemporarilyUnavailable, "The signing keys")
 			if !strings.Contains(err.Error(), "jwks_uri") {
 				t.Errorf("the cause does not name jwks_uri: %v", err)
+			}
+			i.answer(metadataPath, 200, i.metadata(nil))
+			c.advance(10 * time.Second)
+			if _, err := v.VerifyAccessToken(t.Context(), s.token(nil, i.claims(nil))); err != nil {
+				t.Errorf("after it was mended: %v", err)
 			}
 		})
 	}
