@@ -199,6 +199,7 @@ func (d *callDemands) readNothing(c *check) *oauth.Error {
 	r := c.request
 	if r.ContentLength < 0 && r.Body != nil {
 		safehttp.BoundReading(c.writer, r, d.policy.BodyTime)
+		c.readBody = true
 		switch _, err := io.ReadFull(r.Body, make([]byte, 1)); {
 		case errors.Is(err, io.EOF):
 			safehttp.BoundReading(c.writer, r, 0)
@@ -253,6 +254,7 @@ func (d *callDemands) readPost(c *check) *oauth.Error {
 	}
 	c.calls = callBuffers.Get().(*callBuffer)
 	c.calls.holdsBody = true
+	c.readBody = r.ContentLength <= d.policy.BodyLimit
 	if err := c.calls.read(c.writer, r, d.policy.BodyLimit, d.policy.BodyTime); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -186,6 +187,8 @@ type check struct {
 
 	// calls are those of the body, once they are clear; nil if none matters.
 	calls *callBuffer
+	// readBody is set once the client has been asked for the body.
+	readBody bool
 
 	refused    *refusal
 	preflight  bool
@@ -427,6 +430,9 @@ func (c *check) decide(w http.ResponseWriter) Decision {
 		setCORS(w.Header(), c.origin)
 	}
 	c.logRefusal()
+	if !c.readBody {
+		safehttp.RefuseBody(w, c.request)
+	}
 	c.refused.write(w, c.request)
 	return d
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddy-mcp/mcpauth/internal/safehttp"
 	"github.com/caddy-mcp/mcpauth/oauth"
 )
 
@@ -82,6 +83,7 @@ func RequireBearerAuth(options RequireBearerAuthOptions) func(http.Handler) http
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			info, refused := options.check(r)
 			if refused != nil {
+				safehttp.RefuseBody(w, r)
 				refused.write(w, r)
 				return
 			}

@@ -2,6 +2,7 @@ package safehttp
 
 import (
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -24,4 +25,15 @@ func BoundReading(w http.ResponseWriter, r *http.Request, limit time.Duration) {
 	}
 	// http.ErrNotSupported, from test recorders: there is no connection to hold.
 	_ = http.NewResponseController(w).SetReadDeadline(deadline)
+}
+
+// RefuseBody makes the answer to r go out at once though its client holds the
+// body back until it is asked for it (RFC 9110 §10.1.1): net/http would wait
+// RefusalTime for a body that nobody sends. The connection closes, as the client
+// may send the body all the same. It is for a body of which nothing was read;
+// of another one, the rest is on its way.
+func RefuseBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		w.Header().Set("Connection", "close")
+	}
 }
